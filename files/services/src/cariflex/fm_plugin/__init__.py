@@ -1,0 +1,41 @@
+"""Our FlexMeasures plugin: ``/health`` of everything FlexMeasures needs, and one call that declares the topology.
+
+FlexMeasures loads it with ``FLEXMEASURES_PLUGINS = ["cariflex.fm_plugin"]``. Views are imported when they are first
+used: `migrate` and `worker_health` live in this package too and must start fast, without FlexMeasures.
+"""
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+__version__ = "1.0"
+__settings__ = {
+    "CARIFLEX_TOPOLOGY_TOKEN_FILE": {
+        "description": "file with the token for POST /cariflex/v1/topology",
+        "level": "info",
+        "message_if_missing": " /run/secrets/flexmeasures_topology_token is used.",
+    },
+    "CARIFLEX_HEALTH_MAX_QUEUE_SECONDS": {
+        "description": "age of the oldest queued job from which /health fails",
+        "level": "info",
+        "message_if_missing": " 600 is used.",
+    },
+}
+
+
+def show_health() -> ResponseReturnValue:
+    """Whether database, Redis, workers and queues are well; 200 or 503."""
+    from cariflex.fm_plugin.health import view
+
+    return view()
+
+
+def declare_topology() -> ResponseReturnValue:
+    """Plan or make the declared account, users, asset types, assets and sensors."""
+    from cariflex.fm_plugin.api import view
+
+    return view()
+
+
+blueprint = Blueprint("cariflex", __name__)
+blueprint.add_url_rule("/health", view_func=show_health, methods=["GET"])
+blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, methods=["POST"])
