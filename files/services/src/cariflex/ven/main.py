@@ -1,0 +1,82 @@
+"""The VEN's process: session with the VTN, outbox, sender to FlexMeasures, health."""
+
+import asyncio
+import sys
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import Gauge
+
+from cariflex.service import Health, health_routes, listen, run
+from cariflex.settings import SettingsError
+from cariflex.ven.inbox import Inbox
+from cariflex.ven.outbox import Destination, Outbox, OutboxError
+from cariflex.ven.sender import Sender
+from cariflex.ven.session import Session
+from cariflex.ven.settings import VenSettings
+
+
+async def serve(settings: VenSettings) -> None:
+    """Serve until cancelled."""
+    password = settings.secret("flexmeasures_ven_password")
+    try:
+        outbox = Outbox(settings.data_dir)
+    except OutboxError as error:
+        raise SettingsError(str(error)) from None
+    sender = Sender(str(settings.flexmeasures.url), settings.flexmeasures.email, password, outbox)
+    destinations = {
+        name: Destination(target.sensor, target.unit, int(target.resolution.total_seconds()), target.neutral)
+        for name, target in settings.signals.items()
+    }
+    inbox = Inbox(outbox, destinations, queued=sender.wake.set)
+    session = Session(settings.ven_name, str(settings.vtn_url), inbox)
+    _observe(session, outbox)
+    app = web.Application()
+    app.add_routes(health_routes(_health(settings, session, inbox, outbox, sender)))
+    runner = await listen(app, settings.host, settings.port)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(session.run())
+            tasks.create_task(sender.run())
+    finally:
+        await runner.cleanup()
+        outbox.close()
+
+
+def _health(settings: VenSettings, session: Session, inbox: Inbox, outbox: Outbox, sender: Sender) -> Health:
+    """Well means: polls are answered, events can be stored, and no value waits long or is refused."""
+
+    def health() -> tuple[list[str], dict[str, Any]]:
+        state, age = outbox.state(), session.seconds_since_poll
+        reasons = []
+        if age is None or age > 3 * session.poll_seconds + 5:
+            last = "never" if age is None else f"{age:.0f} s ago"
+            reasons.append(f"last good poll {last}: {session.trouble or 'the VTN does not answer'}")
+        if inbox.trouble:
+            reasons.append(inbox.trouble)
+        if state.oldest_seconds > settings.outbox_age_limit_seconds:
+            reasons.append(f"a value waits for {state.oldest_seconds:.0f} s: {sender.trouble or 'others go first'}")
+        reasons += [f"refused, set aside: {problem}" for problem in state.problems]
+        facts = {
+            "seconds_since_last_poll": age,
+            "outbox": {"waiting": state.waiting, "oldest_seconds": state.oldest_seconds, "aside": state.aside},
+        }
+        return reasons, facts
+
+    return health
+
+
+def _observe(session: Session, outbox: Outbox) -> None:
+    poll = Gauge("cariflex_ven_seconds_since_last_poll", "Age of the last good poll; -1 before the first.")
+    poll.set_function(lambda: -1 if (age := session.seconds_since_poll) is None else age)
+    waiting = Gauge("cariflex_ven_outbox_rows", "Rows in the outbox.")
+    waiting.set_function(lambda: outbox.state().waiting)
+    oldest = Gauge("cariflex_ven_outbox_oldest_seconds", "Age of the oldest row in the outbox.")
+    oldest.set_function(lambda: outbox.state().oldest_seconds)
+    aside = Gauge("cariflex_ven_outbox_rows_aside", "Rows that FlexMeasures refuses.")
+    aside.set_function(lambda: outbox.state().aside)
+
+
+def cli() -> None:
+    """Entry point of `cariflex-ven`."""
+    sys.exit(run("ven", VenSettings, serve))

@@ -1,0 +1,305 @@
+"""The VEN's memory on disk: the events it has answered, and the values that still have to reach FlexMeasures.
+
+SQLite with a write-ahead log and full synchronisation: what `accept` has returned survives kill -9 and power cuts.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cariflex.ven.grid import Stretch, runs
+
+OptType = Literal["optIn", "optOut"]
+
+HISTORY_SECONDS = 7 * 86400  # how long an event that has ended is remembered
+
+_SCHEMA = """
+CREATE TABLE event (
+    event_id TEXT PRIMARY KEY,
+    modification_number INTEGER NOT NULL,
+    signal_name TEXT NOT NULL,
+    start INTEGER NOT NULL,          -- seconds since 1970, UTC
+    end INTEGER NOT NULL,
+    stretches TEXT NOT NULL,         -- JSON: [[start, end, value], ...]; empty when cancelled or a test
+    content TEXT NOT NULL,           -- what makes two messages the same
+    opt_type TEXT NOT NULL
+) STRICT;
+CREATE TABLE post (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL,
+    modification_number INTEGER NOT NULL,
+    sensor INTEGER NOT NULL,
+    unit TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    resolution INTEGER NOT NULL,     -- seconds
+    "values" TEXT NOT NULL,          -- JSON
+    belief INTEGER NOT NULL,         -- when we learned them, seconds since 1970
+    created REAL NOT NULL,
+    due REAL NOT NULL,               -- not before this time
+    attempts INTEGER NOT NULL DEFAULT 0,
+    aside INTEGER NOT NULL DEFAULT 0, -- 1: FlexMeasures refuses it; others go first
+    problem TEXT
+) STRICT;
+CREATE INDEX post_aside ON post (aside, seq);
+CREATE TABLE belief (sensor INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+"""
+
+
+class OutboxError(Exception):
+    """The outbox cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The sensor of a signal; `resolution` in seconds."""
+
+    sensor: int
+    unit: str
+    resolution: int
+    neutral: float | None = None
+
+
+@dataclass(frozen=True)
+class ReceivedEvent:
+    """A version of an event as the VEN understood it.
+
+    `stretches` are empty for a cancelled event and for a test event, which are answered but bring no values.
+    """
+
+    event_id: str
+    modification_number: int
+    signal_name: str
+    start: int
+    end: int
+    stretches: tuple[Stretch, ...]
+    cancelled: bool = False
+    test_event: bool = False
+
+    def content(self) -> str:
+        """What makes two messages the same: not the status, which changes by itself with time."""
+        return json.dumps(
+            [self.modification_number, self.signal_name, self.start, self.end, self.cancelled, self._stretches()]
+        )
+
+    def _stretches(self) -> list[tuple[int, int, float]]:
+        return [(s.start, s.end, s.value) for s in self.stretches]
+
+    def stretches_json(self) -> str:
+        """The stretches as they are stored."""
+        return json.dumps(self._stretches())
+
+
+@dataclass(frozen=True)
+class Post:
+    """Values for consecutive cells of one sensor, waiting to be sent. Times in seconds since 1970, UTC."""
+
+    seq: int
+    event_id: str
+    modification_number: int
+    sensor: int
+    unit: str
+    start: int
+    resolution: int
+    values: tuple[float, ...]
+    belief: int
+    attempts: int
+    aside: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """What health and metrics show: counts, the age of the oldest value waiting, and why values were set aside."""
+
+    waiting: int
+    oldest_seconds: float
+    aside: int
+    problems: list[str] = field(default_factory=list)
+
+
+class Outbox:
+    """One file; one process uses it."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        path = folder / "outbox.sqlite"
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
+        except sqlite3.Error as error:
+            raise OutboxError(
+                f"{path} cannot be used: {error}. The folder must be writable; a damaged file can be moved away, "
+                "the VTN then sends the live events again once their answers are forgotten there."
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def known(self, event_id: str, content: str) -> OptType | None:
+        """The answer already given to exactly this version, or None."""
+        row = self._connection.execute(
+            "SELECT opt_type FROM event WHERE event_id = ? AND content = ?", (event_id, content)
+        ).fetchone()
+        return row["opt_type"] if row else None
+
+    def accept(self, event: ReceivedEvent, destination: Destination) -> OptType:
+        """Remember a version and queue the values it changes; durable when this returns.
+
+        The VTN's last word counts, whatever its modification number: after a restore from a backup the VTN may
+        count again from an earlier one. A version that is known already queues nothing.
+
+        Raises:
+            OutboxError: nothing was stored (disk full, for example); the event must not be answered.
+        """
+        if opt_type := self.known(event.event_id, event.content()):
+            return opt_type
+        try:
+            with self._transaction():
+                self._accept(event, destination)
+        except sqlite3.Error as error:
+            raise OutboxError(f"the event could not be stored: {error}") from error
+        return "optIn"
+
+    def _accept(self, event: ReceivedEvent, destination: Destination) -> None:
+        execute = self._connection.execute
+        previous = execute("SELECT start, end, stretches FROM event WHERE event_id = ?", (event.event_id,)).fetchone()
+        window = [(event.start, event.end)] if event.stretches else []
+        if previous is not None and previous["stretches"] != "[]":
+            window.append((previous["start"], previous["end"]))
+        execute(
+            "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.event_id,
+                event.modification_number,
+                event.signal_name,
+                event.start,
+                event.end,
+                event.stretches_json(),
+                event.content(),
+                "optIn",
+            ),
+        )
+        execute("DELETE FROM event WHERE end < ?", (int(self._clock()) - HISTORY_SECONDS,))
+        if window:
+            self._queue(event, destination, (min(w[0] for w in window), max(w[1] for w in window)))
+
+    def _queue(self, event: ReceivedEvent, destination: Destination, window: tuple[int, int]) -> None:
+        """Queue the cells of a window, computed from all events of the signal: two events may share a cell."""
+        cell = destination.resolution
+        first, last = window[0] // cell * cell, -(-window[1] // cell) * cell
+        rows = self._connection.execute(
+            "SELECT stretches FROM event WHERE signal_name = ? AND start < ? AND end > ?",
+            (event.signal_name, last, first),
+        )
+        stretches = [Stretch(*stretch) for row in rows for stretch in json.loads(row["stretches"])]
+        now = self._clock()
+        belief = self._next_belief(destination.sensor, int(now))
+        for run in runs(stretches, (first, last), cell, destination.neutral):
+            self._connection.execute(
+                'INSERT INTO post (event_id, modification_number, sensor, unit, start, resolution, "values", belief,'
+                " created, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    event.event_id,
+                    event.modification_number,
+                    destination.sensor,
+                    destination.unit,
+                    run.start,
+                    cell,
+                    json.dumps(run.values),
+                    belief,
+                    now,
+                    now,
+                ),
+            )
+
+    def _next_belief(self, sensor: int, now: int) -> int:
+        """A belief time that this sensor has not had.
+
+        FlexMeasures keeps belief times to the second and refuses (403) a second value for the same event and belief
+        time. It also makes sending idempotent: the same value with the same belief time is dropped there.
+        """
+        row = self._connection.execute("SELECT last FROM belief WHERE sensor = ?", (sensor,)).fetchone()
+        belief = max(now, row["last"] + 1) if row else now
+        self._connection.execute("INSERT OR REPLACE INTO belief VALUES (?, ?)", (sensor, belief))
+        return belief
+
+    def next(self) -> Post | None:
+        """What to send now: the oldest value waiting if it is due, else one set aside that is due again."""
+        for aside in (0, 1):
+            order = "due" if aside else "seq"
+            row = self._connection.execute(
+                f"SELECT * FROM post WHERE aside = ? ORDER BY {order} LIMIT 1",  # noqa: S608  one of two words
+                (aside,),
+            ).fetchone()
+            if row is not None and row["due"] <= self._clock():
+                return _post(row)
+        return None
+
+    def seconds_to_next(self) -> float | None:
+        """Seconds until `next` has something, or None when the outbox is empty."""
+        row = self._connection.execute(
+            "SELECT min(due) AS due FROM (SELECT due FROM (SELECT due FROM post WHERE aside = 0 ORDER BY seq LIMIT 1)"
+            " UNION ALL SELECT min(due) FROM post WHERE aside = 1)"
+        ).fetchone()
+        return None if row["due"] is None else max(0.0, row["due"] - self._clock())
+
+    def delivered(self, post: Post) -> None:
+        """The values are stored in FlexMeasures."""
+        self._connection.execute("DELETE FROM post WHERE seq = ?", (post.seq,))
+
+    def again(self, post: Post, after: float, problem: str, *, aside: bool = False, counts: bool = True) -> None:
+        """Try again after `after` seconds; `aside`: let others go first."""
+        self._connection.execute(
+            "UPDATE post SET due = ?, problem = ?, aside = max(aside, ?), attempts = attempts + ? WHERE seq = ?",
+            (self._clock() + after, problem[:500], int(aside), int(counts), post.seq),
+        )
+
+    def new_belief(self, post: Post) -> None:
+        """Give a value another belief time, because another value has its own."""
+        with self._transaction():
+            belief = self._next_belief(post.sensor, int(self._clock()))
+            self._connection.execute("UPDATE post SET belief = ? WHERE seq = ?", (belief, post.seq))
+
+    def state(self) -> State:
+        """Counts and ages for health and metrics."""
+        row = self._connection.execute("SELECT count(*) AS n, min(created) AS oldest FROM post").fetchone()
+        aside = self._connection.execute("SELECT * FROM post WHERE aside = 1 ORDER BY seq").fetchall()
+        problems = [f"event {r['event_id']}, sensor {r['sensor']}: {r['problem']}" for r in aside[:10]]
+        age = 0.0 if row["oldest"] is None else max(0.0, self._clock() - row["oldest"])
+        return State(waiting=row["n"], oldest_seconds=age, aside=len(aside), problems=problems)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def _post(row: sqlite3.Row) -> Post:
+    return Post(
+        seq=row["seq"],
+        event_id=row["event_id"],
+        modification_number=row["modification_number"],
+        sensor=row["sensor"],
+        unit=row["unit"],
+        start=row["start"],
+        resolution=row["resolution"],
+        values=tuple(json.loads(row["values"])),
+        belief=row["belief"],
+        attempts=row["attempts"],
+        aside=bool(row["aside"]),
+    )

@@ -1,0 +1,145 @@
+"""Drains the outbox to FlexMeasures: in order, each value once, for as long as it takes."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+from prometheus_client import Counter
+from pydantic import SecretStr
+
+from cariflex.durations import format_duration
+from cariflex.ven.outbox import Outbox, Post
+
+log = logging.getLogger(__name__)
+
+VALUES = Counter("cariflex_ven_values_stored_total", "Values that FlexMeasures has stored.", ["sensor"])
+FAILURES = Counter("cariflex_ven_send_failures_total", "Attempts to send that failed.", ["reason"])
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+ASIDE_PAUSE_SECONDS = 60.0  # between two attempts for a value that FlexMeasures refuses
+FAILURES_BEFORE_ASIDE = 10  # 5xx answers to one value, while FlexMeasures says it is well
+TIMEOUT = aiohttp.ClientTimeout(total=60, connect=5)
+
+
+class _UnreachableError(Exception):
+    """FlexMeasures cannot take anything now; `pause` is how long it asked us to wait, if it did."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Sender:
+    """One connection to FlexMeasures."""
+
+    def __init__(self, url: str, email: str, password: SecretStr, outbox: Outbox) -> None:
+        self._url = url.rstrip("/")
+        self._email = email
+        self._password = password
+        self._outbox = outbox
+        self._token: str | None = None
+        self._failures = 0  # in a row, whatever the value
+        self.trouble: str | None = None
+        self.wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send what is due, then sleep until something is due or `wake` is set."""
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
+            while True:
+                self.wake.clear()
+                post = self._outbox.next()
+                if post is not None:
+                    await self._send(http, post)
+                    continue
+                pause = self._outbox.seconds_to_next()
+                try:
+                    async with asyncio.timeout(pause):
+                        await self.wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _send(self, http: aiohttp.ClientSession, post: Post) -> None:
+        trace = {"event_id": post.event_id, "modification_number": post.modification_number, "sensor": post.sensor}
+        try:
+            status, text, pause = await self._post(http, post)
+            if status >= 500 and post.attempts + 1 >= FAILURES_BEFORE_ASIDE and await self._well(http):
+                status = 400  # FlexMeasures is well but for this value
+            if status == 429 or status >= 500:
+                raise _UnreachableError(f"FlexMeasures answered {status}: {text}", pause)
+        except _UnreachableError as error:
+            self._failures += 1
+            self.trouble = str(error)
+            wait = error.pause or min(FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+            self._outbox.again(post, wait, self.trouble)
+            FAILURES.labels("unreachable").inc()
+            log.warning("values not sent yet", extra=trace | {"reason": self.trouble, "again_in_seconds": wait})
+            return
+        self._failures = 0
+        self.trouble = None
+        if status in (200, 201, 202):
+            self._outbox.delivered(post)
+            VALUES.labels(post.sensor).inc(len(post.values))
+            log.info("values stored", extra=trace | {"values": len(post.values), "start": _moment(post.start)})
+            return
+        FAILURES.labels("refused").inc()
+        problem = f"FlexMeasures answered {status}: {text}"
+        if status == 403 and "replace" in text.lower():
+            self._outbox.new_belief(post)
+        self._outbox.again(post, ASIDE_PAUSE_SECONDS, problem, aside=True)
+        log.error("values refused, set aside", extra=trace | {"reason": problem})
+
+    async def _post(self, http: aiohttp.ClientSession, post: Post) -> tuple[int, str, float | None]:
+        url = f"{self._url}/api/v3_0/sensors/{post.sensor}/data"
+        body = {
+            "start": _moment(post.start),
+            "duration": format_duration(timedelta(seconds=post.resolution * len(post.values))),
+            "values": post.values,
+            "unit": post.unit,
+            "prior": _moment(post.belief),
+        }
+        for attempt in (1, 2):
+            token = self._token or await self._log_in(http)
+            answer = await self._request(http, url, body, {"Authorization": token})
+            if answer[0] != 401 or attempt == 2:
+                break
+            self._token = None  # too old: FlexMeasures judges a token's age when it is used
+        return answer
+
+    async def _log_in(self, http: aiohttp.ClientSession) -> str:
+        credentials = {"email": self._email, "password": self._password.get_secret_value()}
+        url = f"{self._url}/api/requestAuthToken"
+        status, text, pause = await self._request(http, url, credentials, {}, token=True)
+        if status != 200:
+            hint = f"; check the user {self._email} and the secret flexmeasures_ven_password" if status < 429 else ""
+            raise _UnreachableError(f"FlexMeasures answered the login with {status}{hint}", pause)
+        self._token = text
+        return text
+
+    async def _request(
+        self, http: aiohttp.ClientSession, url: str, body: Any, headers: dict[str, str], *, token: bool = False
+    ) -> tuple[int, str, float | None]:
+        """Status, text (the token itself for a login) and the pause that a Retry-After asks for."""
+        try:
+            async with http.post(url, json=body, headers=headers, allow_redirects=False) as answer:
+                after = answer.headers.get("Retry-After", "")
+                pause = float(after) if after.isascii() and after.isdigit() else None
+                text = (await answer.text(errors="replace"))[:500]
+                if token and answer.status == 200:
+                    text = str((await answer.json())["auth_token"])
+                return answer.status, text, pause
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+            reason = str(error) or type(error).__name__
+            raise _UnreachableError(f"FlexMeasures cannot be reached at {self._url}: {reason}") from error
+
+    async def _well(self, http: aiohttp.ClientSession) -> bool:
+        try:
+            async with http.get(f"{self._url}/api/v3_0/health/ready") as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,193 @@
+"""HTTP API of the VTN for operators and playbooks: create, change, cancel and list events."""
+
+import hmac
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import Counter
+from pydantic import SecretStr
+
+from cariflex.problems import InputError, Problem
+from cariflex.service import Health, health_routes
+from cariflex.vtn.board import Board
+from cariflex.vtn.events import EVENT_ID_PATTERN, ConflictError, Event, EventRequest, accepted, cancelled, requested
+from cariflex.vtn.openapi import document
+from cariflex.vtn.settings import VtnSettings
+from cariflex.vtn.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+CHANGES = Counter("cariflex_vtn_event_changes_total", "Events created, modified and cancelled by the API.", ["change"])
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_LISTED = 1000
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """The routes and what they do."""
+
+    def __init__(self, settings: VtnSettings, token: SecretStr, board: Board, store: Store, health: Health) -> None:
+        self._settings = settings
+        self._token = token.get_secret_value().encode()
+        self._board = board
+        self._store = store
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
+        self.app.add_routes(
+            [
+                *health_routes(health),
+                web.get("/openapi.json", self._get_openapi),
+                web.get("/api/v1/events", self._get_events),
+                web.get("/api/v1/events/{event_id}", self._get_event),
+                web.put("/api/v1/events/{event_id}", self._put_event),
+                web.delete("/api/v1/events/{event_id}", self._delete_event),
+                web.get("/api/v1/vens", self._get_vens),
+            ]
+        )
+
+    async def _get_openapi(self, _request: web.Request) -> web.Response:
+        return web.json_response(document(sorted(self._settings.vens)))
+
+    async def _get_events(self, request: web.Request) -> web.Response:
+        limit = request.query.get("limit", "100")
+        if not re.fullmatch(r"[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LISTED:
+            raise InputError([Problem("limit", limit, "is not a number of events", f"Give 1 to {MAX_LISTED}.")])
+        now = self._board.clock()
+        return web.json_response({"events": [event.as_dict(now) for event in await self._store.events(int(limit))]})
+
+    async def _get_event(self, request: web.Request) -> web.Response:
+        event_id = _event_id(request)
+        versions = await self._store.versions(event_id)
+        if not versions:
+            raise _unknown(event_id)
+        now = self._board.clock()
+        answer = versions[-1].as_dict(now) | {"versions": [_version(version) for version in versions]}
+        return web.json_response(answer)
+
+    async def _put_event(self, request: web.Request) -> web.Response:
+        event_id = _event_id(request)
+        asked = EventRequest.parse(await request.read())
+        past_start = timedelta(minutes=self._settings.past_start_minutes)
+        now = self._board.clock()
+
+        def decide(current: Event | None, live: Sequence[Event]) -> Event:
+            wanted = requested(event_id, asked, current, self._settings.vens, now)
+            return accepted(wanted, current, live, self._settings.vtn_id, now, past_start)
+
+        event, changed = await self._store.save(event_id, now, decide)
+        created = changed and event.modification_number == 0
+        return await self._changed(event, changed, "created" if created else "modified", 201 if created else 200)
+
+    async def _delete_event(self, request: web.Request) -> web.Response:
+        event_id = _event_id(request)
+        now = self._board.clock()
+
+        def decide(current: Event | None, _live: Sequence[Event]) -> Event:
+            if current is None:
+                raise _unknown(event_id)
+            return cancelled(current, now)
+
+        event, changed = await self._store.save(event_id, now, decide)
+        return await self._changed(event, changed, "cancelled", 200)
+
+    async def _changed(self, event: Event, changed: bool, change: str, status: int) -> web.Response:
+        if changed:
+            CHANGES.labels(change).inc()
+            log.info(
+                f"event {change}",
+                extra={
+                    "event_id": event.event_id,
+                    "modification_number": event.modification_number,
+                    "signal_name": event.signal_name,
+                    "targets": sorted(event.targets),
+                },
+            )
+            await self._board.refresh()
+        body = {"changed": changed, "event": event.as_dict(self._board.clock())}
+        return web.json_response(body, status=status)
+
+    async def _get_vens(self, _request: web.Request) -> web.Response:
+        vens = []
+        for ven_id in sorted(self._board.ven_ids):
+            registration, poll = self._board.registration(ven_id), self._board.last_poll.get(ven_id)
+            vens.append(
+                {
+                    "ven_id": ven_id,
+                    "registration_id": registration.registration_id if registration else None,
+                    "registered_at": registration.registered_at.isoformat() if registration else None,
+                    "last_poll": poll.isoformat() if poll else None,
+                }
+            )
+        return web.json_response({"vens": vens})
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check the token, and give every error the same form."""
+        try:
+            if request.path.startswith("/api/") and not self._authorized(request):
+                fix = "Send the header Authorization: Bearer <token>; the token is the secret openadr_api_token."
+                return _errors(401, [Problem("Authorization", None, "the token is missing or wrong", fix)])
+            return await handler(request)
+        except ConflictError as error:
+            return _errors(409, error.problems)
+        except InputError as error:
+            return _errors(422, error.problems)
+        except StoreError as error:
+            return _errors(503, [Problem("(store)", None, f"the store cannot be reached: {error}", "Try again.")])
+        except web.HTTPRequestEntityTooLarge:
+            fix = f"Send at most {MAX_BODY_BYTES} bytes."
+            return _errors(413, [Problem("(whole input)", None, "is too large", fix)])
+        except web.HTTPException as error:
+            fix = "The addresses are described in /openapi.json."
+            return _errors(error.status, [Problem("(address)", f"{request.method} {request.path}", error.reason, fix)])
+
+    def _authorized(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = token.strip().encode("utf-8", "surrogateescape")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given, self._token)
+
+
+class _Unknown(web.HTTPNotFound):
+    """There is no such event."""
+
+
+def _unknown(event_id: str) -> web.HTTPException:
+    return _Unknown(reason=f"There is no event {event_id}.")
+
+
+def _event_id(request: web.Request) -> str:
+    event_id = request.match_info["event_id"]
+    if not re.fullmatch(EVENT_ID_PATTERN, event_id):
+        fix = "Begin with a letter and use up to 100 letters, digits, dots, hyphens and underscores."
+        raise InputError([Problem("event_id", event_id[:200], "is not an event id", fix)])
+    return event_id
+
+
+def _version(event: Event) -> dict[str, Any]:
+    shown = (
+        "modification_number",
+        "signal_name",
+        "unit",
+        "start",
+        "end",
+        "intervals",
+        "targets",
+        "priority",
+        "test_event",
+    )
+    everything = event.as_dict(event.modified_at)
+    return {key: everything[key] for key in shown} | {
+        "cancelled": event.cancelled,
+        "modified_at": everything["modified_at"],
+    }
+
+
+def _errors(status: int, problems: Sequence[Problem]) -> web.Response:
+    body = json.dumps({"errors": [problem.as_dict() for problem in problems]}, default=str)
+    return web.Response(text=body, status=status, content_type="application/json")

@@ -1,0 +1,79 @@
+"""What this VTN process knows at the moment: the store's snapshot, kept fresh, and what it has seen of each VEN."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+
+from cariflex.vtn.events import Event
+from cariflex.vtn.store import Registration, Snapshot, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+def utc_now() -> datetime:
+    """The time, to the microsecond, as PostgreSQL keeps it."""
+    return datetime.now(UTC)
+
+
+class Board:
+    """Answers polls from memory, so that they cost no query and go on while the database is away."""
+
+    def __init__(self, store: Store, ven_ids: Collection[str], clock: Callable[[], datetime] = utc_now) -> None:
+        self.clock = clock
+        self.ven_ids = frozenset(ven_ids)
+        self.last_poll: dict[str, datetime] = {}
+        self.trouble: str | None = "the store has not been read yet"
+        self.loaded = asyncio.Event()
+        self._store = store
+        self._snapshot = Snapshot({}, {})
+
+    def registration(self, ven_id: str) -> Registration | None:
+        """The registration of an admitted VEN."""
+        return self._snapshot.registrations.get(ven_id) if ven_id in self.ven_ids else None
+
+    def event(self, event_id: str) -> Event | None:
+        """A live event."""
+        return self._snapshot.events.get(event_id)
+
+    def live(self) -> list[Event]:
+        """The events that have not ended, also cancelled ones."""
+        now = self.clock()
+        return [event for event in self._snapshot.events.values() if event.end > now]
+
+    def for_ven(self, ven_id: str) -> list[Event]:
+        """The events a VEN should know: all that are live, and cancellations until the VEN has answered them."""
+        found = []
+        for event in self.live():
+            gone = event.cancelled or ven_id in event.withdrawn
+            if event.unanswered_by(ven_id) or (ven_id in event.targets and not gone):
+                found.append(event)
+        return found
+
+    def pending(self, ven_id: str) -> bool:
+        """Whether there is an event that the VEN has not answered."""
+        return any(event.unanswered_by(ven_id) for event in self.live())
+
+    async def refresh(self) -> None:
+        """Read the store; raises StoreError."""
+        self._snapshot = await self._store.snapshot(self.clock())
+        self.trouble = None
+        self.loaded.set()
+
+    async def follow(self) -> None:
+        """Open the store and keep up with it for ever, however often the database goes away."""
+        pause = 0.5
+        while True:
+            try:
+                await self._store.open(self.ven_ids)
+                async for _ in self._store.changes():
+                    await self.refresh()
+                    pause = 0.5
+            except StoreError as error:
+                if self.trouble is None or not self.loaded.is_set():
+                    log.warning("the store cannot be reached", extra={"reason": str(error)})
+                self.trouble = f"the store cannot be reached: {error}"
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,57 @@
+"""The VTN's process: store, OpenADR on one port, API and health on another."""
+
+import asyncio
+import sys
+from typing import Any
+
+from prometheus_client import Gauge
+
+from cariflex.service import listen, run
+from cariflex.vtn.api import Api
+from cariflex.vtn.board import Board
+from cariflex.vtn.protocol import Vtn
+from cariflex.vtn.settings import VtnSettings
+from cariflex.vtn.store import PostgresStore
+
+TOKEN_LENGTH = 16  # characters at least
+
+
+async def serve(settings: VtnSettings) -> None:
+    """Serve until cancelled.
+
+    The API is there at once, so that /health can say what is being waited for; OpenADR only when the store has been
+    read: a VTN that has forgotten its VENs would send them all to register again.
+    """
+    token = settings.secret("openadr_api_token", TOKEN_LENGTH)
+    store = PostgresStore(settings.database, settings.secret("openadr_db_password"))
+    board = Board(store, settings.vens)
+    _observe(board)
+
+    def health() -> tuple[list[str], dict[str, Any]]:
+        now = board.clock()
+        polls = {ven: (now - board.last_poll[ven]).total_seconds() for ven in board.ven_ids if ven in board.last_poll}
+        facts = {"events": len(board.live()), "seconds_since_last_poll": polls}
+        return [board.trouble] if board.trouble else [], facts
+
+    runners = [await listen(Api(settings, token, board, store, health).app, settings.host, settings.api_port)]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(board.follow())
+            await board.loaded.wait()
+            runners.append(await listen(Vtn(settings, board, store).app, settings.host, settings.port))
+    finally:
+        for runner in reversed(runners):
+            await runner.cleanup()
+        await store.close()
+
+
+def _observe(board: Board) -> None:
+    events = Gauge("cariflex_vtn_live_events", "Events that have not ended.")
+    events.set_function(lambda: len(board.live()))
+    reachable = Gauge("cariflex_vtn_store_reachable", "1 when the store can be reached.")
+    reachable.set_function(lambda: 0 if board.trouble else 1)
+
+
+def cli() -> None:
+    """Entry point of `cariflex-vtn`."""
+    sys.exit(run("vtn", VtnSettings, serve))

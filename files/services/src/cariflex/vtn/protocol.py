@@ -1,0 +1,163 @@
+"""OpenADR 2.0b towards the VENs.
+
+openleadr parses, renders and validates; what is said comes from the board and the store. Its own event queue is not
+used: it forgets events on restart, sends each only once and tells no opt of a modification.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from aiohttp import web
+from openleadr import OpenADRServer, errors
+from prometheus_client import Counter
+
+from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_body
+from cariflex.vtn.board import Board
+from cariflex.vtn.events import Event, Opt, distribution, event_id_of
+from cariflex.vtn.settings import VtnSettings
+from cariflex.vtn.store import Registration, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+POLLS = Counter("cariflex_vtn_polls_total", "Polls answered.", ["ven_id"])
+OPTS = Counter("cariflex_vtn_opts_total", "Answers of VENs to events.", ["ven_id", "opt_type"])
+DISTRIBUTIONS = Counter("cariflex_vtn_distributions_total", "Messages with events sent.", ["ven_id"])
+REFUSED = Counter("cariflex_vtn_messages_refused_total", "Messages not accepted, by HTTP status.", ["status"])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Vtn:
+    """The four OpenADR services of one VTN. openleadr keeps settings on classes: one VTN per process."""
+
+    def __init__(self, settings: VtnSettings, board: Board, store: Store) -> None:
+        self._settings = settings
+        self._board = board
+        self._store = store
+        server = OpenADRServer(
+            vtn_id=settings.vtn_id,
+            http_path_prefix=settings.path,
+            requested_poll_freq=timedelta(seconds=settings.poll_seconds),
+            ven_lookup=self._look_up,
+        )
+        server.add_handler("on_create_party_registration", self._register)
+        server.add_handler("on_cancel_party_registration", self._deregister)
+        server.add_handler("on_poll", self._poll)
+        # openleadr's own handler drops the modification number and breaks on VENs without events.
+        server.services["event_service"].handlers["oadrCreatedEvent"] = self._created_event
+        server.services["event_service"].handlers["oadrRequestEvent"] = self._request_event
+        server.app.middlewares.append(guard)
+        self.app: web.Application = server.app
+
+    def _look_up(self, ven_id: object) -> dict[str, str | None]:
+        """Tell openleadr who a VEN is; without a registration id it asks the VEN to register again."""
+        if ven_id not in self._board.ven_ids:
+            raise errors.NotRegisteredOrAuthorizedError(_NOT_ADMITTED)
+        registration = self._board.registration(str(ven_id))
+        return {"ven_id": str(ven_id), "registration_id": registration.registration_id if registration else None}
+
+    async def _register(self, message: Mapping[str, Any]) -> tuple[str, str]:
+        ven_id = message.get("ven_name")
+        if ven_id not in self._settings.vens or message.get("ven_id") not in (None, ven_id):
+            log.warning("VEN refused", extra={"ven_name": ven_id, "ven_id": message.get("ven_id")})
+            raise errors.NotRegisteredOrAuthorizedError(_NOT_ADMITTED)
+        ven_id = str(ven_id)
+        registration = Registration(ven_id, self._settings.vens[ven_id].registration_id, self._board.clock())
+        await self._kept(self._store.register(registration))
+        log.info("VEN registered", extra={"ven_id": ven_id, "registration_id": registration.registration_id})
+        return ven_id, registration.registration_id
+
+    async def _deregister(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        ven_id = str(message["ven_id"])
+        registration = self._board.registration(ven_id)
+        if registration is None or message.get("registration_id") != registration.registration_id:
+            raise errors.InvalidIdError("There is no such registration.")
+        await self._kept(self._store.deregister(ven_id))
+        log.info("VEN deregistered", extra={"ven_id": ven_id, "registration_id": registration.registration_id})
+        return "oadrCanceledPartyRegistration", {"ven_id": ven_id, "registration_id": registration.registration_id}
+
+    async def _poll(self, ven_id: str) -> tuple[str, dict[str, Any]]:
+        self._board.last_poll[ven_id] = self._board.clock()
+        POLLS.labels(ven_id).inc()
+        # Sent again on every poll until it is answered: the message or its answer may have been lost.
+        return self._distribution(ven_id) if self._board.pending(ven_id) else ("oadrResponse", {})
+
+    async def _request_event(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        return self._distribution(str(message["ven_id"]))
+
+    def _distribution(self, ven_id: str) -> tuple[str, dict[str, Any]]:
+        """All events of the VEN: what is left out of an oadrDistributeEvent counts as withdrawn."""
+        events = self._board.for_ven(ven_id)
+        for event in events:
+            if event.unanswered_by(ven_id):
+                log.info("event sent", extra=_trace(event, ven_id))
+        DISTRIBUTIONS.labels(ven_id).inc()
+        return "oadrDistributeEvent", distribution(self._settings.vtn_id, events, ven_id, self._board.clock())
+
+    async def _created_event(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        ven_id = str(message["ven_id"])
+        unknown = []
+        for response in message.get("event_responses") or []:
+            event = self._board.event(event_id_of(response["event_id"], ven_id) or "")
+            if event is None or ven_id not in event.targets | event.withdrawn:
+                unknown.append(str(response["event_id"]))
+            elif response["modification_number"] == event.modification_number and event.unanswered_by(ven_id):
+                await self._opted(event, ven_id, response["opt_type"])
+        if unknown:
+            log.warning("answer to unknown events", extra={"ven_id": ven_id, "event_ids": unknown})
+            raise errors.InvalidIdError("An event in this answer is not known.")
+        return "oadrResponse", {}
+
+    async def _opted(self, event: Event, ven_id: str, opt_type: Any) -> None:
+        opt = Opt(event.modification_number, opt_type, self._board.clock())
+        await self._kept(self._store.answer(event.event_id, ven_id, opt))
+        OPTS.labels(ven_id, opt_type).inc()
+        log.info("event answered", extra=_trace(event, ven_id) | {"opt_type": opt_type})
+
+    async def _kept(self, change: Awaitable[None]) -> None:
+        """Make a change in the store; the VEN hears of a failure and comes again."""
+        try:
+            await change
+            await self._board.refresh()
+        except StoreError as error:
+            log.error("a VEN's message could not be stored", extra={"reason": str(error)})
+            raise errors.DeploymentError("The VTN's store cannot be reached; try again.") from error
+
+
+_NOT_ADMITTED = "This VEN is not admitted to this VTN."
+
+
+def _trace(event: Event, ven_id: str) -> dict[str, Any]:
+    return {"event_id": event.event_id, "modification_number": event.modification_number, "ven_id": ven_id}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keep from openleadr what it would break on; a broken message is the sender's fault, so it never answers 5xx."""
+    response: web.StreamResponse
+    try:
+        if request.method == "POST":
+            await _check(request)
+        response = await handler(request)
+        if response.status >= 500:  # openleadr caught something, and logged it with its trace
+            response = web.Response(status=400, text="The message could not be processed.\n")
+    except web.HTTPException as refused:
+        response = web.Response(status=refused.status, text=f"{refused.text or refused.reason}\n")
+    if response.status >= 400:
+        REFUSED.labels(response.status).inc()
+        log.warning("message refused", extra={"path": request.path, "peer": request.remote, "status": response.status})
+    return response
+
+
+async def _check(request: web.Request) -> None:
+    if request.content_type != "application/xml":
+        raise web.HTTPUnsupportedMediaType(text="The Content-Type must be application/xml.")
+    if (request.content_length or 0) > MAX_MESSAGE_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_MESSAGE_BYTES, request.content_length or 0)
+    body = await request.read()  # kept by aiohttp, which also limits its length where none was declared
+    try:
+        check_body(body)
+    except MessageError as error:
+        raise web.HTTPBadRequest(text=f"Not acceptable: {error}.") from error

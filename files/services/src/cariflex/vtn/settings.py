@@ -1,0 +1,67 @@
+"""Settings of the VTN."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from cariflex.settings import Port, ServiceSettings
+
+# openleadr turns ids that look like numbers or booleans into those, so an id needs a letter and more.
+VenId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,63}$")]
+
+
+class Database(BaseModel):
+    """Where the VTN's store is. The password is the secret `openadr_db_password`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(description="the host name of PostgreSQL", examples=["flexmeasures-db"])
+    port: Port = Field(5432, description="the port of PostgreSQL", examples=[5432])
+    name: str = Field("openadr", description="the name of the database", examples=["openadr"])
+    user: str = Field("openadr", description="the role that owns the database", examples=["openadr"])
+
+
+class Ven(BaseModel):
+    """A VEN that is admitted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    registration_id: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,99}$",
+        description="the registration id the VTN gives to this VEN",
+        examples=["reg-Cariflex-VEN-001"],
+    )
+
+
+class VtnSettings(ServiceSettings):
+    """OpenADR 2.0b VTN of Cariflex EMS."""
+
+    vtn_id: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,63}$",
+        description="the id of this VTN, with at least one capital letter",
+        examples=["CARIFLEX_VTN"],
+    )
+    path: str = Field(
+        "/OpenADR2/Simple/2.0b",
+        pattern=r"^(/[A-Za-z0-9._-]+)+$",
+        description="the path under which OpenADR is served",
+        examples=["/OpenADR2/Simple/2.0b"],
+    )
+    port: Port = Field(8080, description="the port of OpenADR", examples=[8080])
+    api_port: Port = Field(8081, description="the port of the HTTP API, /health and /metrics", examples=[8081])
+    poll_seconds: int = Field(10, ge=1, le=3600, description="the seconds between two polls of a VEN", examples=[10])
+    past_start_minutes: int = Field(
+        60, ge=0, description="the minutes a new event may have begun before it is created", examples=[60]
+    )
+    database: Database = Field(description="host, port, name and user of the database")
+    vens: dict[VenId, Ven] = Field(
+        description="the VENs that are admitted, by VEN name, each with its registration_id",
+        examples=[{"Cariflex-VEN-001": {"registration_id": "reg-Cariflex-VEN-001"}}],
+    )
+
+    @field_validator("vtn_id")
+    @classmethod
+    def _not_all_lowercase(cls, value: str) -> str:
+        if value.islower():
+            raise ValueError("is all lowercase, which VENs answer with 452 INVALID_ID")
+        return value
