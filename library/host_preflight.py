@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# Copyright: Cariflex EMS contributors
+# Apache License 2.0 (see LICENSE)
+"""Ansible module: refuse a host that cannot carry the system, before anything on it is changed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_preflight
+short_description: Refuse a host that cannot carry the system, before anything on it is changed
+description:
+  - Reads memory, disk, operating system, Python, Docker, networks, routes and listening ports, and fails with every
+    problem at once; each says what is wrong and what to type.
+  - Returns what it read, so that roles need not ask the host again.
+  - Needs Python's standard library only. The engine is asked through its socket; its client need not be installed.
+  - What is missing is no problem (the C(docker) role installs it); what is there and too old is.
+options:
+  networks:
+    description: Docker networks that the host shall have, each with its subnet in C(subnet).
+    type: dict
+    default: {}
+  containers:
+    description: Names of the containers that the host shall have. Ports that they hold already are no clash.
+    type: list
+    elements: str
+    default: []
+  ports:
+    description: TCP ports of the host that will be published.
+    type: list
+    elements: int
+    default: [80, 443]
+  routes_accepted:
+    description: Subnets of host routes that may overlap one of the networks.
+    type: list
+    elements: str
+    default: []
+  systems:
+    description: Operating systems that are supported, as ID and VERSION_ID of os-release(5).
+    type: list
+    elements: str
+    default: [debian 12, debian 13, ubuntu 24.04]
+  python_min:
+    description: Oldest Python on the host.
+    type: str
+    default: "3.11"
+  engine_min:
+    description: Oldest Docker Engine that is taken as it is.
+    type: str
+    default: "20.10"
+  compose_min:
+    description: Oldest Docker Compose that is taken as it is.
+    type: str
+    default: "2.20"
+  memory_min_gb:
+    description: Least memory of the machine, in GB of 10^9 bytes.
+    type: float
+    default: 6
+  disk_min_gb:
+    description: >-
+      Least free disk at Docker's data root before the first deployment, in GB of 10^9 bytes. Images that are there
+      already count as free.
+    type: float
+    default: 15
+  disk_deployed_min_gb:
+    description: Least free disk at any time; once one of O(containers) exists, the only limit.
+    type: float
+    default: 3
+  engine_socket:
+    description: Socket of the Docker Engine.
+    type: path
+    default: /var/run/docker.sock
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed, so check mode does the same.
+  diff_mode:
+    support: none
+    description: Nothing is ever changed, so there is no difference to show.
+  idempotent:
+    support: full
+    description: Nothing is ever changed.
+author:
+  - Cariflex EMS contributors
+"""
+
+EXAMPLES = r"""
+- name: Refuse a host that cannot carry the system
+  host_preflight:
+    networks:
+      openadr-internal: {subnet: 192.168.240.0/24}
+    containers: [traefik, openadr-vtn]
+    ports: [80, 443]
+  register: host_preflight
+"""
+
+RETURN = r"""
+msg:
+  description: On failure every problem on a line of its own.
+  returned: on failure
+  type: str
+problems:
+  description: How many problems there are.
+  returned: always
+  type: int
+  sample: 0
+system:
+  description: Operating system, as ID and VERSION_ID of os-release(5).
+  returned: always
+  type: str
+  sample: debian 13
+systemd:
+  description: Whether systemd runs the host.
+  returned: always
+  type: bool
+python_version:
+  description: Python that ran this module.
+  returned: always
+  type: str
+  sample: 3.13.5
+memory_gb:
+  description: Memory of the machine, in GB of 10^9 bytes.
+  returned: always
+  type: float
+  sample: 8.3
+disk_free_gb:
+  description: Free disk at Docker's data root, in GB of 10^9 bytes.
+  returned: always
+  type: float
+  sample: 41.7
+docker_available:
+  description: Whether the engine answers.
+  returned: always
+  type: bool
+docker_engine_version:
+  description: Version of the engine, running or not; empty when none is installed.
+  returned: always
+  type: str
+  sample: 26.1.5
+compose_version:
+  description: Version of Compose; empty when it is not installed.
+  returned: always
+  type: str
+  sample: 2.26.1
+buildx_version:
+  description: Version of Buildx; empty when it is not installed.
+  returned: always
+  type: str
+  sample: 0.13.1
+networks:
+  description: Docker networks of the host, each with name, subnets, labels and interface.
+  returned: always
+  type: list
+  elements: dict
+containers:
+  description: Names of the containers on the host, stopped ones too.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import dataclasses
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_facts import Host, read_host
+from ansible.module_utils.host_rules import GB, Limits, Wanted, host_problems
+from ansible.module_utils.problem import report
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "networks": {"type": "dict", "default": {}},
+    "containers": {"type": "list", "elements": "str", "default": []},
+    "ports": {"type": "list", "elements": "int", "default": [80, 443]},
+    "routes_accepted": {"type": "list", "elements": "str", "default": []},
+    "systems": {"type": "list", "elements": "str", "default": ["debian 12", "debian 13", "ubuntu 24.04"]},
+    "python_min": {"type": "str", "default": "3.11"},
+    "engine_min": {"type": "str", "default": "20.10"},
+    "compose_min": {"type": "str", "default": "2.20"},
+    "memory_min_gb": {"type": "float", "default": 6},
+    "disk_min_gb": {"type": "float", "default": 15},
+    "disk_deployed_min_gb": {"type": "float", "default": 3},
+    "engine_socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
+
+
+def facts_of(host: Host) -> dict[str, Any]:
+    """What other roles may want to know of the host, as RETURN describes it."""
+    return {
+        "system": host.system,
+        "systemd": host.systemd,
+        "python_version": ".".join(map(str, host.python)),
+        "memory_gb": round(host.memory_bytes / GB, 1),
+        "disk_free_gb": round(host.disk_free_bytes / GB, 1),
+        "docker_available": host.engine.available,
+        "docker_engine_version": host.engine.version,
+        "compose_version": host.engine.compose_version,
+        "buildx_version": host.engine.buildx_version,
+        "networks": [dataclasses.asdict(network) for network in host.engine.networks],
+        "containers": list(host.engine.containers),
+    }
+
+
+def main() -> None:
+    """Look, judge, and say it."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    host = read_host(engine_socket=options["engine_socket"])
+    wanted = Wanted(
+        networks={name: network["subnet"] for name, network in options["networks"].items()},
+        containers=options["containers"],
+        ports=options["ports"],
+        routes_accepted=options["routes_accepted"],
+    )
+    limits = Limits(
+        systems=options["systems"],
+        python=options["python_min"],
+        engine=options["engine_min"],
+        compose=options["compose_min"],
+        memory_gb=options["memory_min_gb"],
+        disk_gb=options["disk_min_gb"],
+        disk_deployed_gb=options["disk_deployed_min_gb"],
+    )
+    problems = host_problems(host, wanted, limits)
+    facts = {"problems": len(problems), **facts_of(host)}
+    if problems:
+        module.fail_json(msg=report(problems, "This host cannot carry the system"), **facts)
+    module.exit_json(changed=False, **facts)
+
+
+if __name__ == "__main__":
+    main()

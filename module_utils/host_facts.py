@@ -1,0 +1,272 @@
+"""What a host has: memory, disk, system, Docker, networks and listening ports. Reads only, standard library only.
+
+Everything comes from files below a root folder and from the engine's socket, so that a test can hand in both. Where
+something cannot be read, the value that means "none" stands in: rules judge, this module never fails.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import os
+import pwd
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SOCKET = "/var/run/docker.sock"
+DATA_ROOT = "/var/lib/docker"
+_TIMEOUT = 10  # seconds, for one question to the engine or one command
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+_ROUTE_UP = 0x1
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of Docker's."""
+
+    name: str
+    subnets: tuple[str, ...]
+    labels: dict[str, str] = field(default_factory=dict)
+    interface: str = ""  # the host's end of it
+
+
+@dataclass(frozen=True)
+class Route:
+    """A destination that the host reaches through one of its interfaces, directly or through a gateway."""
+
+    subnet: str
+    interface: str
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP port somebody listens on; `process` is empty where it cannot be known without root."""
+
+    port: int
+    process: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Docker, as far as this user may see it."""
+
+    version: str = ""  # empty: none installed
+    available: bool = False  # it answers this user
+    denied: bool = False  # it runs, and does not answer this user
+    compose_version: str = ""
+    buildx_version: str = ""
+    data_root: str = DATA_ROOT
+    networks: tuple[Network, ...] = ()
+    containers: tuple[str, ...] = ()  # names, stopped ones too
+    published: dict[int, str] = field(default_factory=dict)  # TCP port of the host -> container
+    images_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """Everything the rules judge."""
+
+    system: str  # such as "debian 12"
+    python: tuple[int, ...]
+    memory_bytes: int
+    disk_path: str
+    disk_free_bytes: int
+    systemd: bool
+    user: str
+    engine: Engine
+    routes: tuple[Route, ...]
+    listeners: tuple[Listener, ...]
+
+
+def read_host(root: Path = Path("/"), engine_socket: str = SOCKET) -> Host:
+    """Look at the host that this process runs on."""
+    engine = read_engine(engine_socket, root)
+    disk_path = _existing(Path(engine.data_root))
+    disk = os.statvfs(disk_path)
+    return Host(
+        system=read_system(root),
+        python=tuple(sys.version_info[:3]),
+        memory_bytes=read_memory(root),
+        disk_path=str(disk_path),
+        disk_free_bytes=disk.f_bavail * disk.f_frsize,
+        systemd=(root / "run/systemd/system").is_dir(),
+        user=_user(),
+        engine=engine,
+        routes=tuple(read_routes(root)),
+        listeners=tuple(read_listeners(root)),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists: what is made there later is on the same disk."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def read_system(root: Path) -> str:
+    """ID and VERSION_ID of os-release(5), such as ``ubuntu 24.04``."""
+    fields = dict(re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', _text(root / "etc/os-release"), re.MULTILINE))
+    return f"{fields.get('ID', 'unknown')} {fields.get('VERSION_ID', '')}".strip()
+
+
+def read_memory(root: Path) -> int:
+    """MemTotal in bytes: what the kernel has to give, slightly less than what is built in."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def read_routes(root: Path) -> Iterator[Route]:
+    """IPv4 routes that are up, without the default one. Interfaces count by the route to their own subnet."""
+    for line in _text(root / "proc/net/route").splitlines()[1:]:
+        columns = line.split()
+        destination, flags, mask = (int(columns[index], 16) for index in (1, 3, 7))
+        if mask and flags & _ROUTE_UP:
+            address = ipaddress.IPv4Address(destination.to_bytes(4, sys.byteorder))
+            prefix = ipaddress.IPv4Address(mask.to_bytes(4, sys.byteorder))
+            yield Route(str(ipaddress.IPv4Network(f"{address}/{prefix}", strict=False)), columns[0])
+
+
+def read_listeners(root: Path) -> Iterator[Listener]:
+    """TCP ports in state LISTEN, each once, with the process where this user may see it."""
+    inodes: dict[int, str] = {}
+    for name in ("tcp", "tcp6"):
+        for line in _text(root / "proc/net" / name).splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == _LISTEN:
+                inodes.setdefault(int(columns[1].rpartition(":")[2], 16), columns[9])
+    processes = _processes(root, set(inodes.values())) if inodes else {}
+    for port, inode in sorted(inodes.items()):
+        yield Listener(port, processes.get(inode, ""))
+
+
+def _processes(root: Path, inodes: set[str]) -> dict[str, str]:
+    """Socket inode -> name of the process that holds it."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, str] = {}
+    for process in (root / "proc").glob("[0-9]*"):
+        try:
+            held = {str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()}
+        except OSError:  # ended meanwhile, or belongs to somebody else
+            continue
+        for link in held & wanted.keys():
+            found.setdefault(wanted[link], _text(process / "comm").strip())
+    return found
+
+
+# --- Docker --------------------------------------------------------------------------------------------------------
+
+
+class _EngineConnection(http.client.HTTPConnection):
+    """HTTP over the engine's socket, so that neither its client nor a Python library has to be installed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _ask(path: str, question: str) -> Any:
+    connection = _EngineConnection(path)
+    try:
+        connection.request("GET", question)
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise http.client.HTTPException(f"{question}: {answer.status} {answer.reason}")
+        return json.load(answer)
+    finally:
+        connection.close()
+
+
+def _command(*words: str) -> str:
+    """What a command prints; empty where it is missing or fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT, check=False)  # noqa: S603 - fixed words
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version_in(text: str) -> str:
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return found[0] if found else ""
+
+
+def read_engine(path: str, root: Path) -> Engine:
+    """The engine behind a socket, or what is installed of one that does not run."""
+    compose = _version_in(_command("docker", "compose", "version", "--short"))
+    buildx = _version_in(_command("docker", "buildx", "version"))
+    try:
+        version = _ask(path, "/version")["Version"]
+        info = _ask(path, "/info")
+        networks = tuple(_networks(_ask(path, "/networks")))
+        containers = _ask(path, "/containers/json?all=1")
+        images = _ask(path, "/images/json")
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        return Engine(
+            version=_version_in(_command("dockerd", "--version")),
+            denied=isinstance(error, PermissionError),
+            data_root=_configured_data_root(root),
+            compose_version=compose,
+            buildx_version=buildx,
+        )
+    names = {container["Id"]: container["Names"][0].lstrip("/") for container in containers if container["Names"]}
+    published = {
+        port["PublicPort"]: names[container["Id"]]
+        for container in containers
+        if container["Id"] in names
+        for port in container["Ports"]
+        if port.get("PublicPort") and port["Type"] == "tcp"
+    }
+    return Engine(
+        version=_version_in(version),
+        available=True,
+        data_root=info["DockerRootDir"],
+        networks=networks,
+        containers=tuple(sorted(names.values())),
+        published=published,
+        images_bytes=sum(image["Size"] for image in images),
+        compose_version=compose,
+        buildx_version=buildx,
+    )
+
+
+def _networks(listed: list[dict[str, Any]]) -> Iterator[Network]:
+    for network in listed:
+        options = network.get("Options") or {}
+        yield Network(
+            name=network["Name"],
+            subnets=tuple(entry["Subnet"] for entry in network["IPAM"]["Config"] or () if "Subnet" in entry),
+            labels=network.get("Labels") or {},
+            interface=options.get("com.docker.network.bridge.name", f"br-{network['Id'][:12]}"),
+        )
+
+
+def _configured_data_root(root: Path) -> str:
+    try:
+        return str(json.loads(_text(root / "etc/docker/daemon.json")).get("data-root", DATA_ROOT))
+    except (ValueError, AttributeError):
+        return DATA_ROOT

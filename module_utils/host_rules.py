@@ -1,0 +1,187 @@
+"""Whether a host can carry the system, judged before anything on it is changed. Pure: facts in, problems out."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from .host_facts import Host
+from .problem import Problem
+
+GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the host shall carry.
+
+    Attributes:
+        networks: name -> subnet of the networks that will be there.
+        containers: names of the containers that will be there; what they hold already is no clash.
+        ports: TCP ports of the host that will be published.
+        routes_accepted: subnets that a host route may share with one of the networks.
+    """
+
+    networks: Mapping[str, str]
+    containers: Collection[str]
+    ports: Collection[int]
+    routes_accepted: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The least that a host must have. Sizes in GB of 10⁹ bytes, so that a machine sold with 6 GB passes as one."""
+
+    systems: Collection[str]
+    python: str
+    engine: str
+    compose: str
+    memory_gb: float
+    disk_gb: float
+    disk_deployed_gb: float
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version, comparable: ``26.1.5+dfsg1`` is (26, 1, 5)."""
+    return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", text, maxsplit=1)[0]))
+
+
+def host_problems(host: Host, wanted: Wanted, limits: Limits) -> list[Problem]:
+    """Everything that keeps this host from carrying the system."""
+    return [
+        *_system_problems(host, limits),
+        *_size_problems(host, wanted, limits),
+        *_docker_problems(host, limits),
+        *_network_problems(host, wanted),
+        *_route_problems(host, wanted),
+        *_port_problems(host, wanted),
+    ]
+
+
+def _system_problems(host: Host, limits: Limits) -> Iterator[Problem]:
+    if host.system not in limits.systems:
+        supported = ", ".join(limits.systems)
+        yield Problem(
+            "operating system",
+            host.system,
+            "is not supported",
+            f"use one of {supported}; or add it to preflight_systems if you know that it works",
+        )
+    if host.python < version(limits.python):
+        yield Problem(
+            "Python of the host",
+            ".".join(map(str, host.python)),
+            f"is too old, {limits.python} or newer is needed (preflight_python_min)",
+            "set ansible_python_interpreter to a newer one",
+        )
+
+
+def _size_problems(host: Host, wanted: Wanted, limits: Limits) -> Iterator[Problem]:
+    if host.memory_bytes < limits.memory_gb * GB:
+        yield Problem(
+            "memory",
+            f"{host.memory_bytes / GB:.1f} GB",
+            f"is less than {limits.memory_gb:g} GB (preflight_memory_min_gb)",
+            "give the machine more memory",
+        )
+    # Before the first deployment the disk must have room for the images, the data and its growth; images that are there
+    # already have had their room. Once deployed, data has rightly taken its part: only the room to work with counts.
+    deployed = any(container in wanted.containers for container in host.engine.containers)
+    least = limits.disk_deployed_gb if deployed else limits.disk_gb
+    room = host.disk_free_bytes + (0 if deployed else host.engine.images_bytes)
+    if room < least * GB or host.disk_free_bytes < limits.disk_deployed_gb * GB:
+        name = "preflight_disk_deployed_min_gb" if deployed else "preflight_disk_min_gb"
+        yield Problem(
+            f"free disk at {host.disk_path}",
+            f"{host.disk_free_bytes / GB:.1f} GB",
+            f"is less than {least:g} GB ({name})",
+            "make room (docker system df shows what Docker holds), or move Docker's data root to a larger disk",
+        )
+
+
+def _docker_problems(host: Host, limits: Limits) -> Iterator[Problem]:
+    engine = host.engine
+    if engine.denied:
+        yield Problem(
+            "Docker",
+            f"user {host.user}",
+            "has no right to talk to the engine",
+            f"run the playbook with --become, or: sudo usermod -aG docker {host.user}, and log in again",
+        )
+    # What is missing, the docker role installs; what is there and old belongs to somebody and is not replaced unasked.
+    for what, found, least, variable, package in (
+        ("Docker Engine", engine.version, limits.engine, "preflight_engine_min", "docker.io or docker-ce"),
+        ("Docker Compose", engine.compose_version, limits.compose, "preflight_compose_min", "docker-compose"),
+    ):
+        if found and version(found) < version(least):
+            yield Problem(
+                what,
+                found,
+                f"is too old, {least} or newer is needed ({variable})",
+                f"upgrade or remove the package {package}",
+            )
+
+
+def _subnets(texts: Collection[str]) -> list[ipaddress.IPv4Network]:
+    """The IPv4 ones; an IPv6 subnet clashes with none of ours."""
+    return [ipaddress.IPv4Network(text) for text in texts if ":" not in text]
+
+
+def _network_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    for name, subnet in wanted.networks.items():
+        ours = ipaddress.IPv4Network(subnet)
+        variable, other_subnet = f"topology.networks.{name}.subnet", f"set topology_overrides.networks.{name}.subnet"
+        for network in host.engine.networks:
+            theirs = _subnets(network.subnets)
+            if network.name == name and theirs != [ours]:
+                listed = ", ".join(network.subnets) or "no subnet"
+                yield Problem(
+                    variable,
+                    subnet,
+                    f"the Docker network {name} exists with {listed}",
+                    f"{other_subnet}; or stop its containers and type: docker network rm {name}",
+                )
+            elif network.name != name and any(other.overlaps(ours) for other in theirs):
+                yield Problem(
+                    variable,
+                    subnet,
+                    f"overlaps the Docker network {network.name}, {', '.join(network.subnets)}",
+                    f"{other_subnet}; or remove that network: docker network rm {network.name}",
+                )
+
+
+def _route_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    docker_interfaces = {network.interface for network in host.engine.networks}
+    for name, subnet in wanted.networks.items():
+        ours = ipaddress.IPv4Network(subnet)
+        for route in host.routes:
+            theirs = ipaddress.IPv4Network(route.subnet)
+            # An engine that is stopped leaves its bridges behind: the one with exactly our subnet is our own.
+            left_behind = not host.engine.available and theirs == ours and route.interface.startswith("br-")
+            accepted = route.interface in docker_interfaces or route.subnet in wanted.routes_accepted or left_behind
+            if theirs.overlaps(ours) and not accepted:
+                yield Problem(
+                    f"topology.networks.{name}.subnet",
+                    subnet,
+                    f"overlaps the host's route to {route.subnet} through {route.interface}",
+                    f"set topology_overrides.networks.{name}.subnet; or, if nothing there is needed,"
+                    f" add {route.subnet} to preflight_routes_accepted",
+                )
+
+
+def _port_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    listeners = {listener.port: listener.process for listener in host.listeners}
+    for port in wanted.ports:
+        container = host.engine.published.get(port)
+        if container in wanted.containers or (container is None and port not in listeners):
+            continue
+        holder = f"container {container}" if container else listeners[port] or "a process of another user"
+        stop = f"docker stop {container}" if container else f"ss -ltnp 'sport = :{port}' shows it; stop it"
+        yield Problem(
+            f"port {port}",
+            None,
+            f"is in use by {holder}",
+            f"{stop}; or choose other ports in preflight_ports and Traefik's",
+        )
