@@ -95,66 +95,61 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-msg:
-  description: On failure every problem on a line of its own.
+problems:
+  description: Every problem on a line of its own, with what to type.
   returned: on failure
   type: str
-problems:
-  description: How many problems there are.
-  returned: always
-  type: int
-  sample: 0
 system:
   description: Operating system, as ID and VERSION_ID of os-release(5).
-  returned: always
+  returned: on success
   type: str
   sample: debian 13
 systemd:
   description: Whether systemd runs the host.
-  returned: always
+  returned: on success
   type: bool
 python_version:
   description: Python that ran this module.
-  returned: always
+  returned: on success
   type: str
   sample: 3.13.5
 memory_gb:
   description: Memory of the machine, in GB of 10^9 bytes.
-  returned: always
+  returned: on success
   type: float
   sample: 8.3
 disk_free_gb:
   description: Free disk at Docker's data root, in GB of 10^9 bytes.
-  returned: always
+  returned: on success
   type: float
   sample: 41.7
 docker_available:
   description: Whether the engine answers.
-  returned: always
+  returned: on success
   type: bool
 docker_engine_version:
   description: Version of the engine, running or not; empty when none is installed.
-  returned: always
+  returned: on success
   type: str
   sample: 26.1.5
 compose_version:
   description: Version of Compose; empty when it is not installed.
-  returned: always
+  returned: on success
   type: str
   sample: 2.26.1
 buildx_version:
   description: Version of Buildx; empty when it is not installed.
-  returned: always
+  returned: on success
   type: str
   sample: 0.13.1
 networks:
   description: Docker networks of the host, each with name, subnets, labels and interface.
-  returned: always
+  returned: on success
   type: list
   elements: dict
 containers:
   description: Names of the containers on the host, stopped ones too.
-  returned: always
+  returned: on success
   type: list
   elements: str
 """
@@ -165,7 +160,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_facts import Host, read_host
 from ansible.module_utils.host_rules import GB, Limits, Wanted, host_problems
-from ansible.module_utils.problem import report
+from ansible.module_utils.problem import headline, listing
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "networks": {"type": "dict", "default": {}},
@@ -221,10 +216,10 @@ def main() -> None:
         disk_deployed_gb=options["disk_deployed_min_gb"],
     )
     problems = host_problems(host, wanted, limits)
-    facts = {"problems": len(problems), **facts_of(host)}
     if problems:
-        module.fail_json(msg=report(problems, "This host cannot carry the system"), **facts)
-    module.exit_json(changed=False, **facts)
+        message = headline(problems, "This host cannot carry the system")
+        module.fail_json(msg=message, problems=listing(problems))
+    module.exit_json(changed=False, **facts_of(host))
 
 
 if __name__ == "__main__":

@@ -76,14 +76,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-msg:
-  description: On success what was checked; on failure every problem on a line of its own.
-  returned: always
-  type: str
-  sample: The inventory of localhost is valid.
 problems:
-  description: How many problems there are.
-  returned: always
-  type: int
-  sample: 0
+  description: Every problem on a line of its own, with what to type.
+  returned: on failure
+  type: str
+  sample: |
+    - image_from = "build": is an unknown variable. Fix: did you mean images_from? (given with -e)
 """

@@ -17,7 +17,6 @@ from typing import Any
 from .problem import Problem, closest, one_of, shown
 from .topology_rules import combined, override_problems, topology_problems
 
-MAKE_THEM = "ansible-playbook playbooks/secrets.yml -i inventories/<environment> makes new ones"
 Spec = Mapping[str, Any]  # one option of an argument spec: type, elements, choices, options, required, default, no_log
 
 _SECRET_NAME = re.compile(r"(?:^|[_.])(?:pass|password|passphrase|secret|token|(?:secret|private|api)_key)s?$")
@@ -123,10 +122,18 @@ def missing_problems(
                 )
 
 
-def missing_secrets(secrets: Mapping[str, str], defined: Iterable[str]) -> Iterator[Problem]:
-    """Secrets that the environment needs (name -> what for) and does not have."""
-    for name in sorted(secrets.keys() - set(defined)):
-        yield Problem(name, None, f"is not set, it is for: {secrets[name]}", MAKE_THEM)
+def missing_secrets(secrets: Mapping[str, str], defined: Iterable[str], make_secrets: str) -> Iterator[Problem]:
+    """Secrets that the environment needs (name -> what for) and does not have, as one problem: one command makes all.
+
+    Args:
+        secrets: name -> what it is for.
+        defined: names that have a value.
+        make_secrets: the command that makes missing secrets.
+    """
+    missing = sorted(secrets.keys() - set(defined))
+    if missing:
+        listed = ", ".join(f"{name} ({secrets[name]})" for name in missing)
+        yield Problem(listed, None, "not set", f"{make_secrets} makes what is missing")
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -204,25 +211,25 @@ def read_burned(text: str) -> frozenset[str]:
     return frozenset(words[0].lower() for words in lines if words)
 
 
-def secret_problems(secrets: Mapping[str, str], burned: frozenset[str], length_min: int) -> Iterator[Problem]:
+def secret_problems(secrets: Mapping[str, str], policy: Policy) -> Iterator[Problem]:
     """Empty, burned, short and shared secrets. Their values are in no message.
 
     Args:
         secrets: path -> value.
-        burned: SHA-256 digests of values that were published or are somebody's default.
-        length_min: fewest characters.
+        policy: the burned values, the least length and the command that makes secrets.
     """
+    fix = f"remove it where it is defined, then {policy.make_secrets} makes a new one"
     first: dict[str, str] = {}
     for path, value in secrets.items():
         digests = {hashlib.sha256(form.encode()).hexdigest() for form in (value, value.strip(), value.lower())}
         if not value.strip():
-            yield Problem(path, None, "is empty", MAKE_THEM)
-        elif digests & burned:
-            yield Problem(path, None, "is burned: it was written down in public or is a usual default", MAKE_THEM)
-        elif len(value) < length_min:
-            yield Problem(path, None, f"is too short, {length_min} characters are the least", MAKE_THEM)
+            yield Problem(path, None, "is empty", fix)
+        elif digests & policy.burned:
+            yield Problem(path, None, "is burned: it was written down in public or is a usual default", fix)
+        elif len(value) < policy.secret_length_min:
+            yield Problem(path, None, f"is too short, {policy.secret_length_min} characters are the least", fix)
         elif value in first:
-            yield Problem(path, None, f"is the same as {first[value]}: one could not be changed alone", MAKE_THEM)
+            yield Problem(path, None, f"is the same as {first[value]}: one could not be changed alone", fix)
         first.setdefault(value, path)
 
 
@@ -262,9 +269,19 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the operator decides about the rules."""
+    """What the operator decides about the rules.
+
+    Attributes:
+        burned: SHA-256 digests of values that were published or are somebody's default.
+        make_secrets: the command that makes missing secrets.
+        secret_length_min: fewest characters of a secret.
+        secrets_required: whether a missing secret is a problem.
+        variables_allowed: further variables, names or patterns with ``*``.
+        units_allowed: further units of sensors.
+    """
 
     burned: frozenset[str]
+    make_secrets: str
     secret_length_min: int = 12
     secrets_required: bool = True
     variables_allowed: tuple[str, ...] = ()
@@ -292,8 +309,8 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
         if name in options:
             problems += value_problems(name, value, options[name], name in hidden)
     if policy.secrets_required:
-        problems += missing_secrets(inventory.secrets, inventory.defined)
-    problems += secret_problems(leaves, policy.burned, policy.secret_length_min)
+        problems += missing_secrets(inventory.secrets, inventory.defined, policy.make_secrets)
+    problems += secret_problems(leaves, policy)
     problems += override_problems(inventory.topology_declared, inventory.topology_overrides)
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):
         topology = combined(inventory.topology_declared, inventory.topology_overrides)

@@ -66,7 +66,12 @@ def one_of(name: str, known: Iterable[str]) -> str:
     return "use one of " + ", ".join(candidates)
 
 
-def report(problems: list[Problem], subject: str) -> str:
-    """Every problem on a line of its own below one headline."""
+def headline(problems: list[Problem], subject: str) -> str:
+    """One line that says how many there are."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return "\n".join([f"{subject}: {count}, nothing has been changed.", *(f"- {problem}" for problem in problems)])
+    return f"{subject}: {count}, nothing has been changed"
+
+
+def listing(problems: list[Problem]) -> str:
+    """Every problem on a line of its own. Ends with a newline, which makes Ansible print it as a block, unwrapped."""
+    return "".join(f"- {problem}\n" for problem in problems)

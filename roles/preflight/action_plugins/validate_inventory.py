@@ -63,18 +63,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
         release = tuple(int(part) for part in ansible_version.split(".")[:2])
         too_old = controller_problems(tuple(sys.version_info[:3]), release)
         if too_old:
-            lines = ["{} {}: {}. Fix: {}.".format(*problem) for problem in too_old]
-            return {**result, "failed": True, "problems": len(too_old), "msg": "\n".join(lines)}
+            lines = ["{} {} {}. Fix: {}.".format(*problem) for problem in too_old]
+            return {**result, "failed": True, "msg": "\n".join(lines)}
 
-        from ansible.module_utils.problem import report
+        from ansible.module_utils.problem import headline, listing
 
         _, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
         problems = self._problems(variables, arguments)
         host = variables["inventory_hostname"]
         if problems:
-            message = report(problems, f"The inventory of {host} cannot be deployed")
-            return {**result, "failed": True, "problems": len(problems), "msg": message}
-        return {**result, "problems": 0, "msg": f"The inventory of {host} is valid."}
+            message = headline(problems, f"The inventory of {host} cannot be deployed")
+            return {**result, "failed": True, "msg": message, "problems": listing(problems)}
+        return {**result, "msg": f"The inventory of {host} is valid."}
 
     def _problems(self, variables: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[Any]:
         from ansible.module_utils import inventory_rules as rules
@@ -105,6 +105,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
         )
         policy = rules.Policy(
             burned=rules.read_burned(Path(arguments["burned_secrets"]).read_text(encoding="utf-8")),
+            make_secrets="ansible-playbook playbooks/secrets.yml" + _inventory_options(variables),
             secret_length_min=arguments["secret_length_min"],
             secrets_required=arguments["secrets_required"],
             variables_allowed=tuple(arguments["variables_allowed"]),
@@ -172,12 +173,18 @@ def _short(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
+def _inventory_options(variables: Mapping[str, Any]) -> str:
+    return "".join(f" -i {_short(source)}" for source in variables.get("ansible_inventory_sources") or ())
+
+
 def _origin(value: Any) -> str:
     """File and line that a value was written in, such as ``inventories/dev/group_vars/all/main.yml:3``; or empty."""
     tag = Origin.get_tag(value) if Origin else None
     if tag is None:
         return ""
-    return f"{_short(tag.path)}:{tag.line_num}" if tag.path else str(tag.description or "")
+    if tag.path:
+        return f"{_short(tag.path)}:{tag.line_num}"
+    return "given with -e" if "'-e'" in str(tag.description) else str(tag.description)
 
 
 def _origins(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
