@@ -51,9 +51,10 @@ lend_a_name() {
 
 make_cluster() {
   lend_a_name
-  local options=(--username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD"))
+  local options=(--username="$POSTGRES_USER")
   [[ -z ${POSTGRES_INITDB_WALDIR-} ]] || options+=(--waldir "$POSTGRES_INITDB_WALDIR")
-  eval 'initdb "${options[@]}" '"$POSTGRES_INITDB_ARGS"
+  # POSTGRES_INITDB_ARGS may hold quoted arguments, hence the eval
+  eval 'initdb "${options[@]}" --pwfile=<(printf "%s\n" "$POSTGRES_PASSWORD") '"$POSTGRES_INITDB_ARGS"
   local method=${POSTGRES_HOST_AUTH_METHOD:-$(postgres -C password_encryption -D "$PGDATA")}
   printf '\nhost all all all %s\n' "$method" >>"$PGDATA/pg_hba.conf"
 }
