@@ -7,7 +7,7 @@ import ssl
 import time
 import urllib.error
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException
 from typing import Any, NamedTuple
@@ -44,7 +44,6 @@ class FlexMeasuresClient:
         timeout: how long one try waits for data, in seconds.
         validate_certs: whether the certificate of an https address is checked.
         ca_path: file with the certificate authorities to check it with; None for the system's.
-        sleep: how to wait between tries.
 
     Attributes:
         calls: how many requests were sent, tries included.
@@ -62,7 +61,6 @@ class FlexMeasuresClient:
         timeout: float = 30,
         validate_certs: bool = True,
         ca_path: str | None = None,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -73,7 +71,6 @@ class FlexMeasuresClient:
             )
         self.address = f"{parts.scheme}://{parts.netloc}{PATH}"
         self.calls = 0
-        self._sleep = sleep
         self._request = Request(
             headers={
                 "Authorization": f"Bearer {token}",
@@ -112,7 +109,7 @@ class FlexMeasuresClient:
             if answer.status not in (0, 429) and answer.status < 500:
                 break
             if attempt < TRIES:
-                self._sleep(_pause(answer, attempt))
+                time.sleep(_pause(answer, attempt))
         if answer.status != 200:
             raise FlexMeasuresError(self._refusal(answer))
         return self._result(answer)

@@ -19,8 +19,6 @@ from cariflex.problems import problems_of
 # FlexMeasures' columns: names of accounts take 100 characters, e-mail addresses 255, everything else 80.
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^\S(.*\S)?$")]
 _Email = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s.]+$")]
-_Latitude = Annotated[float, Field(ge=-90, le=90, description="decimal degrees from -90 to 90", examples=[14.6415])]
-_Longitude = Annotated[float, Field(ge=-180, le=180, description="decimal degrees from -180 to 180", examples=[-61.02])]
 
 
 class _Strict(BaseModel):
@@ -39,8 +37,17 @@ class AssetDeclaration(_Strict):
 
     type: _Name = Field(description="an asset type", examples=["battery"])
     parent: _Name | None = Field(default=None, description="the name of a declared asset", examples=["Cariflex"])
-    latitude: _Latitude | None = None
-    longitude: _Longitude | None = None
+    latitude: float | None = Field(
+        default=None, ge=-90, le=90, allow_inf_nan=False, description="decimal degrees from -90 to 90", examples=[14.64]
+    )
+    longitude: float | None = Field(
+        default=None,
+        ge=-180,
+        le=180,
+        allow_inf_nan=False,
+        description="decimal degrees from -180 to 180",
+        examples=[-61.02],
+    )
 
 
 class SensorDeclaration(_Strict):
@@ -123,9 +130,10 @@ def read(body: object, is_unit: Callable[[str], bool]) -> Declaration:
 
 
 def _shape_problem(problem: Any) -> Problem:
-    # What stands under `passwords` is never repeated, however wrong.
-    value = None if problem.field.startswith("passwords") else problem.value
-    return Problem(problem.field.removeprefix("topology."), value, problem.problem, problem.fix)
+    # What stands under `passwords` is never repeated, however wrong; nor is a whole section, which may hold NaN too.
+    simple = isinstance(problem.value, (str, int)) and not problem.field.startswith("passwords")
+    path = problem.field.removeprefix("topology.")
+    return Problem(path, problem.value if simple else None, problem.problem, problem.fix)
 
 
 def _problems(request: TopologyRequest, is_unit: Callable[[str], bool]) -> Iterator[Problem]:
