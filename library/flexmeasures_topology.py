@@ -132,7 +132,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flexmeasures_client import FlexMeasuresClient, FlexMeasuresError
-from ansible.module_utils.problem import Problem, one_of, report
+from ansible.module_utils.problem import Problem, headline, listing, one_of
 from ansible.module_utils.topology_rules import topology_problems
 
 ARGUMENT_SPEC = {
@@ -149,9 +149,13 @@ SECTIONS = ("account", "users", "asset_types", "assets", "sensors")
 
 
 def problems(topology: Mapping[str, Any], passwords: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the parts of a topology that FlexMeasures gets, found before anything is sent."""
+    """What is wrong with the parts of a topology that FlexMeasures gets, found before anything is sent.
+
+    Units are left to FlexMeasures: it knows more of them than can be told without its unit library.
+    """
     for problem in topology_problems(topology):
-        if problem.variable.split(".")[1] in SECTIONS or problem.variable == "topology.site.timezone":
+        path = problem.variable.split(".")
+        if (path[1] in SECTIONS and path[-1] != "unit") or path[1:] == ["site", "timezone"]:
             yield problem
     users = topology.get("users") or {}
     for email, password in passwords.items():
@@ -180,7 +184,7 @@ def main() -> None:
     options = module.params
     found = list(problems(options["topology"], options["user_passwords"]))
     if found:
-        module.fail_json(msg=report(found, "The topology cannot be registered"), api_calls=0)
+        module.fail_json(msg=f"{headline(found, 'The topology cannot be registered')}:\n{listing(found)}", api_calls=0)
     calls = 0
     try:
         client = FlexMeasuresClient(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.urls import Request
 
-from .problem import Problem, report, shown
+from .problem import Problem, headline, listing, shown
 
 PATH = "/cariflex/v1/topology"
 TRIES = 4
@@ -144,7 +144,8 @@ class FlexMeasuresClient:
         told = _json(answer.body)
         problems = told.get("problems")
         if isinstance(problems, list) and problems:
-            return report([_problem(each) for each in problems], f"{self.address} answered {answer.status}")
+            found = [_problem(each) for each in problems]
+            return f"{headline(found, f'{self.address} answered {answer.status}')}:\n{listing(found)}"
         reason = told.get("message") or _excerpt(answer.body)
         return f"{self.address} answered {answer.status}{f' ({reason})' if reason else ''}. Fix: {_fix(answer)}."
 
