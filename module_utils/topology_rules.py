@@ -440,7 +440,8 @@ def _s2_problems(topology: object) -> Iterator[Problem]:
         if isinstance(sensor, str) and sensor in sensors:
             states.append((f"{path}.sensor", sensor))
             owner = sensors[sensor].get("asset")
-            if owner in assets and asset in assets and owner != asset:
+            declared = isinstance(owner, str) and owner in assets and isinstance(asset, str) and asset in assets
+            if declared and owner != asset:
                 yield Problem(
                     f"{path}.sensor",
                     shown(sensor),

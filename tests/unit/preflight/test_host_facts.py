@@ -1,0 +1,233 @@
+"""What is read of a host: from files as the kernel writes them, and from an engine that answers on a socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.host_facts import (
+    Engine,
+    Listener,
+    Network,
+    Route,
+    read_engine,
+    read_host,
+    read_listeners,
+    read_memory,
+    read_routes,
+    read_system,
+)
+
+pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the examples of /proc/net/route are little-endian")
+
+ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	0100A8C0	0003	0	0	0	00000000	0	0	0
+eth0	0000A8C0	00000000	0001	0	0	0	0000FFFF	0	0	0
+wg0	00001DAC	00000000	0000	0	0	0	0000FFFF	0	0	0
+"""
+HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+TCP = (
+    HEADER
+    + "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0\n"
+    + "   1: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 4243 1 0\n"
+)
+TCP6 = (
+    HEADER + "   0: 00000000000000000000000000000000:01BB 00000000000000000000000000000000:0000 0A"
+    " 00000000:00000000 00:00000000 00000000     0        0 4244 1 0\n"
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The root folder of a made-up host."""
+    files = {
+        "etc/os-release": 'NAME="Ubuntu"\nVERSION_ID="24.04"\nID=ubuntu\nID_LIKE=debian\n',
+        "proc/meminfo": "MemTotal:        6071234 kB\nMemFree:          100000 kB\n",
+        "proc/net/route": ROUTES,
+        "proc/net/tcp": TCP,
+        "proc/net/tcp6": TCP6,
+        "proc/77/comm": "nginx\n",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    (tmp_path / "proc/77/fd").mkdir()
+    (tmp_path / "proc/77/fd/5").symlink_to("socket:[4242]")
+    return tmp_path
+
+
+def test_system_and_memory(root: Path) -> None:
+    assert read_system(root) == "ubuntu 24.04"
+    assert read_memory(root) == 6071234 * 1024
+
+
+def test_routes_without_the_default_and_those_that_are_down(root: Path) -> None:
+    assert list(read_routes(root)) == [Route("192.168.0.0/16", "eth0")]
+
+
+def test_listeners_with_their_process(root: Path) -> None:
+    assert list(read_listeners(root)) == [Listener(80, "nginx"), Listener(443, "")]
+
+
+def test_empty_host_is_no_error(tmp_path: Path) -> None:
+    assert read_system(tmp_path) == "unknown"
+    assert read_memory(tmp_path) == 0
+    assert list(read_routes(tmp_path)) == list(read_listeners(tmp_path)) == []
+
+
+# --- Docker --------------------------------------------------------------------------------------------------------
+
+ANSWERS: dict[str, Any] = {
+    "/version": {"Version": "26.1.5+dfsg1"},
+    "/info": {"DockerRootDir": "/data/docker"},
+    "/networks": [
+        {"Name": "none", "Id": "n" * 64, "IPAM": {"Config": None}, "Options": {}, "Labels": {}},
+        {
+            "Name": "bridge",
+            "Id": "b" * 64,
+            "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]},
+            "Options": {"com.docker.network.bridge.name": "docker0"},
+            "Labels": None,
+        },
+        {
+            "Name": "openadr-internal",
+            "Id": "0123456789abcdef",
+            "IPAM": {"Config": [{"Subnet": "192.168.240.0/24"}]},
+            "Options": None,
+            "Labels": {"a": "b"},
+        },
+    ],
+    "/containers/json?all=1": [
+        {
+            "Id": "1",
+            "Names": ["/traefik"],
+            "Ports": [{"PrivatePort": 80, "PublicPort": 80, "Type": "tcp"}, {"PrivatePort": 8080, "Type": "tcp"}],
+        },
+        {"Id": "2", "Names": ["/stopped"], "Ports": []},
+        {"Id": "3", "Names": [], "Ports": [{"PrivatePort": 1, "PublicPort": 1, "Type": "tcp"}]},
+    ],
+    "/images/json": [{"Size": 1000}, {"Size": 234}],
+}
+
+
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    """A socket that answers like the engine."""
+
+    daemon_threads = True
+    answers: dict[str, Any]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One question, one answer."""
+
+    server: UnixServer
+
+    def do_GET(self) -> None:
+        answer = self.server.answers.get(self.path)
+        body = json.dumps(answer).encode()
+        self.send_response(200 if answer is not None else 500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def address_string(self) -> str:
+        return "socket"
+
+
+@pytest.fixture
+def engine_socket(tmp_path: Path) -> Iterator[UnixServer]:
+    with UnixServer(str(tmp_path / "docker.sock"), Handler) as server:
+        server.answers = dict(ANSWERS)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def no_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A PATH with nothing in it; returns the folder to put commands in."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def command(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_engine_that_answers(engine_socket: UnixServer, no_commands: Path, tmp_path: Path) -> None:
+    command(no_commands, "docker", 'case "$1" in compose) echo v2.26.1-4;; buildx) echo buildx 0.13.1+ds1 g;; esac')
+    assert read_engine(str(engine_socket.server_address), tmp_path) == Engine(
+        version="26.1.5",
+        available=True,
+        compose_version="2.26.1",
+        buildx_version="0.13.1",
+        data_root="/data/docker",
+        networks=(
+            Network("none", (), {}, "br-nnnnnnnnnnnn"),
+            Network("bridge", ("172.17.0.0/16",), {}, "docker0"),
+            Network("openadr-internal", ("192.168.240.0/24",), {"a": "b"}, "br-0123456789ab"),
+        ),
+        containers=("stopped", "traefik"),
+        published={80: "traefik"},
+        images_bytes=1234,
+    )
+
+
+def test_engine_that_is_ill_is_not_available(engine_socket: UnixServer, no_commands: Path, tmp_path: Path) -> None:
+    del engine_socket.answers["/networks"]
+    assert read_engine(str(engine_socket.server_address), tmp_path) == Engine()
+
+
+def test_engine_that_is_installed_and_stopped(no_commands: Path, tmp_path: Path) -> None:
+    command(no_commands, "dockerd", 'echo "Docker version 20.10.24+dfsg1, build 297e128"')
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/docker/daemon.json").write_text('{"data-root": "/srv/docker"}', encoding="utf-8")
+    expected = Engine(version="20.10.24", data_root="/srv/docker")
+    assert read_engine(str(tmp_path / "docker.sock"), tmp_path) == expected
+
+
+def test_no_engine_at_all(no_commands: Path, tmp_path: Path) -> None:
+    assert read_engine(str(tmp_path / "docker.sock"), tmp_path) == Engine()
+
+
+def test_socket_of_an_engine_that_died(no_commands: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "docker.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    engine = read_engine(path, tmp_path)
+    assert not engine.available
+    assert not engine.denied
+
+
+def test_engine_that_refuses_this_user(no_commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)  # root may connect to any socket
+    assert read_engine(str(tmp_path / "docker.sock"), tmp_path).denied
+
+
+def test_whole_host(root: Path, no_commands: Path) -> None:
+    (root / "etc/docker").mkdir(parents=True)
+    (root / "etc/docker/daemon.json").write_text(json.dumps({"data-root": f"{root}/not/there/yet"}), encoding="utf-8")
+    host = read_host(root, str(root / "docker.sock"))
+    assert (host.system, host.systemd, host.python) == ("ubuntu 24.04", False, tuple(sys.version_info[:3]))
+    assert host.disk_path == str(root)
+    assert host.disk_free_bytes == pytest.approx(os.statvfs(root).f_bavail * os.statvfs(root).f_frsize, rel=0.1)

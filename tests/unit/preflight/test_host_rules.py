@@ -1,0 +1,156 @@
+"""Which hosts are refused, with what to type, and which are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible.module_utils.host_facts import Engine, Host, Listener, Network, Route
+from ansible.module_utils.host_rules import GB, Limits, Wanted, host_problems, version
+
+NETWORKS = {"traefik-public": "172.29.0.0/16", "openadr-internal": "192.168.240.0/24"}
+WANTED = Wanted(networks=NETWORKS, containers=["traefik", "openadr-vtn"], ports=[80, 443])
+LIMITS = Limits(
+    systems=["debian 12", "debian 13", "ubuntu 24.04"],
+    python="3.11",
+    engine="20.10",
+    compose="2.20",
+    memory_gb=6,
+    disk_gb=15,
+    disk_deployed_gb=3,
+)
+OURS = tuple(Network(name, (subnet,), {}, f"br-{name[:12]}") for name, subnet in NETWORKS.items())
+BARE = Host(
+    system="debian 13",
+    python=(3, 13, 5),
+    memory_bytes=8 * GB,
+    disk_path="/var/lib",
+    disk_free_bytes=40 * GB,
+    systemd=True,
+    user="operator",
+    engine=Engine(),
+    routes=(Route("192.168.1.0/24", "eth0"),),
+    listeners=(Listener(22, "sshd"),),
+)
+RUNNING = replace(
+    BARE,
+    engine=Engine(
+        version="26.1.5+dfsg1",
+        available=True,
+        compose_version="2.26.1",
+        buildx_version="0.13.1",
+        networks=(Network("bridge", ("172.17.0.0/16",), {}, "docker0"), *OURS),
+        containers=("openadr-vtn", "traefik"),
+        published={80: "traefik", 443: "traefik"},
+    ),
+    routes=(
+        Route("192.168.1.0/24", "eth0"),
+        Route("172.17.0.0/16", "docker0"),
+        *(Route(network.subnets[0], network.interface) for network in OURS),
+    ),
+    listeners=(Listener(22, "sshd"), Listener(80, "docker-proxy"), Listener(443, "docker-proxy")),
+)
+
+
+def engine(host: Host = RUNNING, **changes: Any) -> Host:
+    return replace(host, engine=replace(host.engine, **changes))
+
+
+ACCEPTED = {
+    "bare host, Docker missing": BARE,
+    "running system": RUNNING,
+    "machine sold with 6 GB": replace(BARE, memory_bytes=5_826_000 * 1024 + GB // 10),
+    "Debian 12's own engine": engine(version="20.10.24+dfsg1"),
+    "deployed, and the data has taken its part": replace(RUNNING, disk_free_bytes=4 * GB),
+    "first run broke off after building images": replace(
+        engine(BARE, available=True, version="26.1", images_bytes=6 * GB), disk_free_bytes=10 * GB
+    ),
+    "engine stopped, its bridge left behind": replace(
+        BARE, engine=Engine(version="26.1.5"), routes=(Route("192.168.240.0/24", "br-0123456789ab"),)
+    ),
+    "IPv6 network": engine(networks=(Network("six", ("fd00::/64",), {}, "br-six"), *OURS)),
+}
+
+
+@pytest.mark.parametrize("host", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_host_is_accepted(host: Host) -> None:
+    assert host_problems(host, WANTED, LIMITS) == []
+
+
+OTHER = Network("shop_default", ("172.29.16.0/20",), {}, "br-shop")
+REFUSED = {
+    "system": (replace(BARE, system="debian 11"), "operating system = debian 11: is not supported", "debian 12"),
+    "python": (
+        replace(BARE, python=(3, 9, 2)),
+        "Python of the host = 3.9.2: is too old, 3.11",
+        "ansible_python_interp",
+    ),
+    "memory": (replace(BARE, memory_bytes=4 * GB), "memory = 4.0 GB: is less than 6 GB", "more memory"),
+    "disk": (replace(BARE, disk_free_bytes=14 * GB), "/var/lib = 14.0 GB: is less than 15 GB", "docker system df"),
+    "disk, deployed": (replace(RUNNING, disk_free_bytes=2 * GB), "= 2.0 GB: is less than 3 GB", "make room"),
+    "disk full of images": (
+        replace(engine(BARE, available=True, images_bytes=90 * GB), disk_free_bytes=GB),
+        "= 1.0 GB: is less than",
+        "make room",
+    ),
+    "engine": (engine(version="19.03.8"), "Docker Engine = 19.03.8: is too old, 20.10", "docker.io"),
+    "engine, stopped": (engine(BARE, version="18.9.1"), "Docker Engine = 18.9.1: is too old", "docker.io"),
+    "compose": (engine(compose_version="2.5.0"), "Docker Compose = 2.5.0: is too old, 2.20", "docker-compose"),
+    "no right": (
+        engine(BARE, denied=True),
+        "Docker = user operator: has no right to talk to the engine",
+        "sudo usermod -aG docker operator",
+    ),
+    "network overlaps": (
+        engine(networks=(*OURS, OTHER)),
+        "topology.networks.traefik-public.subnet = 172.29.0.0/16: overlaps the Docker network shop_default",
+        "topology_overrides.networks.traefik-public.subnet",
+    ),
+    "network of our name": (
+        engine(networks=(OURS[0], replace(OURS[1], subnets=("10.9.0.0/24",)))),
+        "the Docker network openadr-internal exists with 10.9.0.0/24",
+        "docker network rm openadr-internal",
+    ),
+    "route": (
+        replace(BARE, routes=(Route("192.168.0.0/16", "wg0"),)),
+        "topology.networks.openadr-internal.subnet = 192.168.240.0/24: overlaps the host's route to 192.168.0.0/16",
+        "add 192.168.0.0/16 to preflight_routes_accepted",
+    ),
+    "port, process": (
+        replace(BARE, listeners=(Listener(443, "nginx"),)),
+        "port 443: is in use by nginx",
+        "ss -ltnp 'sport = :443'",
+    ),
+    "port, unseen process": (replace(BARE, listeners=(Listener(80, ""),)), "a process of another user", "ss -ltnp"),
+    "port, container": (
+        replace(engine(published={80: "shop", 443: "traefik"})),
+        "port 80: is in use by container shop",
+        "docker stop shop",
+    ),
+}
+
+
+@pytest.mark.parametrize(("host", "message", "fix"), REFUSED.values(), ids=REFUSED.keys())
+def test_host_is_refused(host: Host, message: str, fix: str) -> None:
+    (found,) = host_problems(host, WANTED, LIMITS)
+    assert message in str(found)
+    assert fix in found.fix
+
+
+def test_accepted_route() -> None:
+    host = replace(BARE, routes=(Route("192.168.0.0/16", "wg0"),))
+    assert host_problems(host, replace(WANTED, routes_accepted=["192.168.0.0/16"]), LIMITS) == []
+
+
+def test_all_problems_come_at_once() -> None:
+    host = replace(BARE, system="fedora 43", memory_bytes=GB, disk_free_bytes=GB, listeners=(Listener(80, "httpd"),))
+    assert len(host_problems(host, WANTED, LIMITS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("26.1.5+dfsg1", (26, 1, 5)), ("v2", ()), ("2.26.1-4", (2, 26, 1)), ("20.10", (20, 10)), ("", ())],
+)
+def test_version(text: str, numbers: tuple[int, ...]) -> None:
+    assert version(text) == numbers
