@@ -1,0 +1,123 @@
+"""Modules run as Ansible runs them, within this process, and a small HTTP server to run them against."""
+
+import contextlib
+import importlib.util
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ansible.module_utils
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+ROOT = Path(__file__).parents[3]
+if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+RunModule = Callable[..., dict[str, Any]]
+
+
+def load(path: Path) -> ModuleType:
+    """Import a module of ours from its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
+    """Run a module of ours with arguments; returns what Ansible would get, with ``failed`` always set."""
+
+    def run(name: str, arguments: dict[str, Any], *, check: bool = False, diff: bool = False) -> dict[str, Any]:
+        module = load(ROOT / "library" / f"{name}.py")
+        given = {**arguments, "_ansible_check_mode": check, "_ansible_diff": diff}
+        with patch_module_args(given), contextlib.suppress(SystemExit):
+            module.main()
+        printed = capsys.readouterr().out
+        return {"failed": False, "_printed": printed, **json.loads(printed)}
+
+    return run
+
+
+@dataclass
+class Reply:
+    """What the server answers to one request."""
+
+    status: int = 200
+    body: object = None
+    headers: dict[str, str] = field(default_factory=dict)
+    after: threading.Event | None = None  # answer only when this is set
+
+
+@dataclass
+class Received:
+    """What a request held."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+class Server:
+    """Answers requests with prepared replies, the last one again and again, and keeps what it received."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.replies: list[Reply] = []
+        self.received: list[Received] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.received.append(Received("POST", self.path, dict(self.headers), json.loads(raw)))
+                reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
+                if reply.after is not None:
+                    reply.after.wait(10)
+                text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
+                with contextlib.suppress(OSError):  # the client may have given up
+                    self.send_response(reply.status)
+                    for name, value in {"Content-Length": str(len(text.encode())), **reply.headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Tests read what was received, not a log."""
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """A client that refuses our certificate is what some tests are about."""
+
+        self._server = Quiet(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP server on this machine."""
+    made = Server()
+    yield made
+    made.close()
