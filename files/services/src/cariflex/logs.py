@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,6 +36,8 @@ def configure(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", module=r"openleadr\.")  # about its own code; nothing an operator can mend
     logging.getLogger("cariflex").setLevel(level)
     # openleadr sets INFO on its own logger when it is imported, and INFO costs it 40 % of its speed.
     logging.getLogger("openleadr").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
 """The OpenADR signals we speak, in the operator's unit and in the form of the standard.
 
 Operators and FlexMeasures use the unit of the sensor (EUR/MWh, %), OpenADR its own (EUR/kWh, fraction of maximum
-consumption). Conversion goes through decimals, so a value comes out of the wire exactly as it went in.
+consumption). Conversion goes through decimals, so a value of up to 15 digits comes out of the wire as it went in.
 """
 
 import math

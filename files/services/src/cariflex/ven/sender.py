@@ -64,9 +64,9 @@ class Sender:
         trace = {"event_id": post.event_id, "modification_number": post.modification_number, "sensor": post.sensor}
         try:
             status, text, pause = await self._post(http, post)
-            if status >= 500 and post.attempts + 1 >= FAILURES_BEFORE_ASIDE and await self._well(http):
-                status = 400  # FlexMeasures is well but for this value
-            if status == 429 or status >= 500:
+            # Many failures of one value while FlexMeasures is well: it is the value.
+            stubborn = status >= 500 and post.attempts + 1 >= FAILURES_BEFORE_ASIDE and await self._well(http)
+            if status == 429 or (status >= 500 and not stubborn):
                 raise _UnreachableError(f"FlexMeasures answered {status}: {text}", pause)
         except _UnreachableError as error:
             self._failures += 1
@@ -85,8 +85,11 @@ class Sender:
             return
         FAILURES.labels("refused").inc()
         problem = f"FlexMeasures answered {status}: {text}"
-        if status == 403 and "replace" in text.lower():
+        if "INVALID_REPLACEMENT" in text and post.attempts < 3:
             self._outbox.new_belief(post)
+            self._outbox.again(post, FIRST_PAUSE_SECONDS, problem)
+            log.warning("values already there with this belief time, another is tried", extra=trace)
+            return
         self._outbox.again(post, ASIDE_PAUSE_SECONDS, problem, aside=True)
         log.error("values refused, set aside", extra=trace | {"reason": problem})
 

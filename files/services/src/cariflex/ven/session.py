@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 POLLS = Counter("cariflex_ven_polls_total", "Polls, by whether they were answered well.", ["result"])
 SESSIONS = Counter("cariflex_ven_sessions_total", "Registrations that succeeded.")
 
-LONGEST_PAUSE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 MISSED_POLLS = 3  # unanswered polls in a row after which a fresh client registers again
 
 
@@ -40,6 +40,7 @@ class Session:
         self._vtn_url = vtn_url
         self._inbox = inbox
         self._last_poll: float | None = None
+        self._heard: str | None = None
         self.poll_seconds = 10.0  # until the VTN says otherwise
         self.trouble: str | None = "not registered at the VTN yet"
 
@@ -50,7 +51,7 @@ class Session:
 
     async def run(self) -> None:
         """Hold one session after the other; a pause between them grows while they fail."""
-        pause = 1.0
+        pause = FIRST_PAUSE_SECONDS
         while True:
             started = self._last_poll
             try:
@@ -62,9 +63,9 @@ class Session:
                 log.exception("session broke")
                 self._failed(f"{type(error).__name__}: {error}")
             if self._last_poll != started:
-                pause = 1.0
+                pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads VENs after a VTN's restart
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS, max(self.poll_seconds, 1.0))
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS, max(self.poll_seconds, FIRST_PAUSE_SECONDS))
 
     def _failed(self, reason: str) -> None:
         if reason != self.trouble:
@@ -75,6 +76,7 @@ class Session:
     async def _client(self) -> AsyncIterator[Any]:
         """A fresh client; nothing of the last one is left."""
         client = OpenADRClient(ven_name=self._ven_name, vtn_url=self._vtn_url)
+        client.add_hook("after_parse_xml", self._hear)
         try:
             yield client
         finally:
@@ -97,10 +99,19 @@ class Session:
                     raise SessionError(f"the VTN left {missed} polls unanswered")
             await asyncio.sleep(max(0.0, began + self.poll_seconds - monotonic()))
 
+    def _hear(self, message_type: str, payload: Mapping[str, Any]) -> None:
+        """Keep why the VTN refused: openleadr's registration tells only that it failed."""
+        response = payload.get("response") or {}
+        if response.get("response_code", 200) != 200:
+            self._heard = f"the VTN answered {response['response_code']}: {response.get('response_description')}"
+        elif message_type == "oadrCreatedPartyRegistration" and not payload.get("registration_id"):
+            self._heard = "the VTN does not admit this VEN"
+
     async def _register(self, client: Any) -> None:
+        self._heard = None
         answer = await client.create_party_registration()
         if answer is None or client.registration_id is None or client.ven_id is None:
-            raise SessionError("the VTN cannot be reached, or does not admit this VEN")
+            raise SessionError(self._heard or "the VTN cannot be reached")
         if isinstance(client.poll_frequency, timedelta) and client.poll_frequency.total_seconds() >= 1:
             self.poll_seconds = client.poll_frequency.total_seconds()
         await client.register_reports(
@@ -125,7 +136,7 @@ class Session:
         if kind == "oadrRequestReregistration":
             raise SessionError("the VTN asked to register again")
         if kind is not None and not good:
-            raise SessionError(f"the VTN answered {code}: {payload['response'].get('response_description')}")
+            raise SessionError(self._heard or f"the VTN answered {code}")
         if good:
             self._last_poll = monotonic()
             self.trouble = None

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from cariflex.vtn.events import Event
+from cariflex.vtn.events import Event, Opt
 from cariflex.vtn.store import Registration, Snapshot, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 5.0
 
 
 def utc_now() -> datetime:
@@ -56,6 +57,19 @@ class Board:
         """Whether there is an event that the VEN has not answered."""
         return any(event.unanswered_by(ven_id) for event in self.live())
 
+    def registered(self, registration: Registration) -> None:
+        """Take over a registration that the store has kept."""
+        self._snapshot.registrations[registration.ven_id] = registration
+
+    def deregistered(self, ven_id: str) -> None:
+        """Take over that the store has forgotten a registration."""
+        self._snapshot.registrations.pop(ven_id, None)
+
+    def answered(self, event_id: str, ven_id: str, opt: Opt) -> None:
+        """Take over an answer that the store has kept."""
+        if event := self._snapshot.events.get(event_id):
+            self._snapshot.events[event_id] = replace(event, opts={**event.opts, ven_id: opt})
+
     async def refresh(self) -> None:
         """Read the store; raises StoreError."""
         self._snapshot = await self._store.snapshot(self.clock())
@@ -72,8 +86,9 @@ class Board:
                     await self.refresh()
                     pause = 0.5
             except StoreError as error:
-                if self.trouble is None or not self.loaded.is_set():
+                trouble = f"the store cannot be reached: {error}"
+                if trouble != self.trouble:
                     log.warning("the store cannot be reached", extra={"reason": str(error)})
-                self.trouble = f"the store cannot be reached: {error}"
+                self.trouble = trouble
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from openleadr import enums, objects
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
 from cariflex.durations import Duration, format_duration
 from cariflex.openadr.messages import schema_fault
@@ -146,6 +155,20 @@ class IntervalRequest(BaseModel):
         return value
 
 
+def _targets(value: object) -> str | list[str]:
+    if value == "all" or (isinstance(value, list) and value and all(isinstance(ven_id, str) for ven_id in value)):
+        return value
+    raise ValueError('is neither "all" nor a list of VEN ids')
+
+
+# One validator instead of a union of types, whose errors would name each branch.
+Targets = Annotated[
+    Any,
+    PlainValidator(_targets),
+    WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+
+
 class EventRequest(BaseModel):
     """An event as an operator asks for it (body of PUT /api/v1/events/{event_id})."""
 
@@ -165,9 +188,7 @@ class EventRequest(BaseModel):
         description="the intervals, one after the other from the start",
         examples=[[{"duration": "PT1H", "value": 120.0}]],
     )
-    targets: Literal["all"] | Annotated[list[str], Field(min_length=1)] = Field(
-        description='a list of VEN ids, or "all"', examples=[["Cariflex-VEN-001"]]
-    )
+    targets: Targets = Field(description='a list of VEN ids, or "all"', examples=[["Cariflex-VEN-001"]])
     priority: int = Field(0, ge=0, le=255, description="a whole number, 0 for none, 1 for the highest", examples=[0])
     test_event: bool = Field(
         False, description="true for an event that VENs answer but do not act upon", examples=[False]

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 from openleadr import OpenADRServer, errors
+from openleadr.service import VTNService
 from prometheus_client import Counter
 
 from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_body
@@ -48,6 +49,8 @@ class Vtn:
         # openleadr's own handler drops the modification number and breaks on VENs without events.
         server.services["event_service"].handlers["oadrCreatedEvent"] = self._created_event
         server.services["event_service"].handlers["oadrRequestEvent"] = self._request_event
+        # A partial as an attribute of a class is to become a method in a later Python, and would get `self` then.
+        VTNService._create_message = staticmethod(VTNService._create_message)
         server.app.middlewares.append(guard)
         self.app: web.Application = server.app
 
@@ -65,7 +68,8 @@ class Vtn:
             raise errors.NotRegisteredOrAuthorizedError(_NOT_ADMITTED)
         ven_id = str(ven_id)
         registration = Registration(ven_id, self._settings.vens[ven_id].registration_id, self._board.clock())
-        await self._kept(self._store.register(registration))
+        await _kept(self._store.register(registration))
+        self._board.registered(registration)
         log.info("VEN registered", extra={"ven_id": ven_id, "registration_id": registration.registration_id})
         return ven_id, registration.registration_id
 
@@ -74,7 +78,8 @@ class Vtn:
         registration = self._board.registration(ven_id)
         if registration is None or message.get("registration_id") != registration.registration_id:
             raise errors.InvalidIdError("There is no such registration.")
-        await self._kept(self._store.deregister(ven_id))
+        await _kept(self._store.deregister(ven_id))
+        self._board.deregistered(ven_id)
         log.info("VEN deregistered", extra={"ven_id": ven_id, "registration_id": registration.registration_id})
         return "oadrCanceledPartyRegistration", {"ven_id": ven_id, "registration_id": registration.registration_id}
 
@@ -112,18 +117,19 @@ class Vtn:
 
     async def _opted(self, event: Event, ven_id: str, opt_type: Any) -> None:
         opt = Opt(event.modification_number, opt_type, self._board.clock())
-        await self._kept(self._store.answer(event.event_id, ven_id, opt))
+        await _kept(self._store.answer(event.event_id, ven_id, opt))
+        self._board.answered(event.event_id, ven_id, opt)
         OPTS.labels(ven_id, opt_type).inc()
         log.info("event answered", extra=_trace(event, ven_id) | {"opt_type": opt_type})
 
-    async def _kept(self, change: Awaitable[None]) -> None:
-        """Make a change in the store; the VEN hears of a failure and comes again."""
-        try:
-            await change
-            await self._board.refresh()
-        except StoreError as error:
-            log.error("a VEN's message could not be stored", extra={"reason": str(error)})
-            raise errors.DeploymentError("The VTN's store cannot be reached; try again.") from error
+
+async def _kept(change: Awaitable[None]) -> None:
+    """Make a change in the store; the VEN hears of a failure and comes again."""
+    try:
+        await change
+    except StoreError as error:
+        log.error("a VEN's message could not be stored", extra={"reason": str(error)})
+        raise errors.DeploymentError("The VTN's store cannot be reached; try again.") from error
 
 
 _NOT_ADMITTED = "This VEN is not admitted to this VTN."

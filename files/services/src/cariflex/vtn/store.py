@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "cariflex_vtn"  # PostgreSQL's NOTIFY: VTN processes tell each other that something changed
 # Keys of advisory locks, arbitrary but fixed.
 _LOCK_MIGRATION, _LOCK_EVENTS = 0x0CA21F1E, 0x0CA21F1F
+_GATHER_SECONDS = 0.05  # notifications that come this close together are one change
 _QUIET_SECONDS = 5.0  # how long the listener waits before it makes sure that the database is still there
 
 # Decides on the next version from the current one (if any) and the other live events; may raise.
@@ -158,6 +159,8 @@ class PostgresStore:
                 while True:
                     heard = [n async for n in connection.notifies(timeout=_QUIET_SECONDS, stop_after=1)]
                     if heard:
+                        async for _ in connection.notifies(timeout=_GATHER_SECONDS):
+                            pass
                         yield
                     else:
                         async with asyncio.timeout(_QUIET_SECONDS):

@@ -1,0 +1,333 @@
+"""Stand-ins for PostgreSQL and FlexMeasures, and a VTN and a VEN over loopback, shared by the tests of the services."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientSession, web
+from pydantic import SecretStr
+
+from cariflex.service import listen
+from cariflex.ven import session as session_module
+from cariflex.ven.inbox import Inbox
+from cariflex.ven.outbox import Destination, Outbox
+from cariflex.ven.sender import Sender
+from cariflex.ven.session import Session
+from cariflex.vtn.api import Api
+from cariflex.vtn.board import Board
+from cariflex.vtn.events import Event, Opt
+from cariflex.vtn.protocol import Vtn
+from cariflex.vtn.settings import VtnSettings
+from cariflex.vtn.store import Decide, Registration, Snapshot, StoreError
+
+VEN = "Cariflex-VEN-001"
+OTHER_VEN = "Cariflex-VEN-002"
+TOKEN = "a-token-for-tests"
+PATH = "/OpenADR2/Simple/2.0b"
+DESTINATIONS = {
+    "ENERGY_PRICE": Destination(84, "EUR/MWh", 3600),
+    "LOAD_CONTROL": Destination(86, "%", 900, 100.0),
+    "SIMPLE": Destination(87, "dimensionless", 900, 0.0),
+}
+
+
+class MemoryStore:
+    """A store that forgets when the process ends; `broken` makes it refuse like an absent database."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[Event]] = {}
+        self.registrations: dict[str, Registration] = {}
+        self.broken = False
+        self._changed = asyncio.Event()
+
+    async def open(self, ven_ids: Collection[str]) -> None:
+        self.ven_ids = frozenset(ven_ids)
+        self._check()
+
+    async def close(self) -> None:
+        pass
+
+    async def snapshot(self, now: datetime) -> Snapshot:
+        self._check()
+        live = {i: versions[-1] for i, versions in self.history.items() if versions[-1].end > now}
+        return Snapshot(dict(self.registrations), live)
+
+    async def changes(self) -> AsyncIterator[None]:
+        yield
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._check()
+            yield
+
+    async def register(self, registration: Registration) -> None:
+        self._check()
+        self.registrations[registration.ven_id] = registration
+        self._changed.set()
+
+    async def deregister(self, ven_id: str) -> None:
+        self._check()
+        self.registrations.pop(ven_id, None)
+        self._changed.set()
+
+    async def save(self, event_id: str, now: datetime, decide: Decide) -> tuple[Event, bool]:
+        self._check()
+        versions = self.history.get(event_id, [])
+        others = [v[-1] for i, v in self.history.items() if i != event_id and v[-1].end > now and not v[-1].cancelled]
+        current = versions[-1] if versions else None
+        wanted = decide(current, others)
+        if wanted is current:
+            return wanted, False
+        self.history.setdefault(event_id, []).append(wanted)
+        self._changed.set()
+        return wanted, True
+
+    async def answer(self, event_id: str, ven_id: str, opt: Opt) -> None:
+        self._check()
+        versions = self.history[event_id]
+        versions[-1] = replace(versions[-1], opts={**versions[-1].opts, ven_id: opt})
+        self._changed.set()
+
+    async def event(self, event_id: str) -> Event | None:
+        self._check()
+        return self.history[event_id][-1] if event_id in self.history else None
+
+    async def events(self, limit: int) -> list[Event]:
+        self._check()
+        return sorted((v[-1] for v in self.history.values()), key=lambda event: event.start, reverse=True)[:limit]
+
+    async def versions(self, event_id: str) -> list[Event]:
+        self._check()
+        return self.history.get(event_id, [])
+
+    def _check(self) -> None:
+        if self.broken:
+            raise StoreError("made to fail")
+
+
+def free_port() -> int:
+    """A port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def vtn_settings(**different: Any) -> VtnSettings:
+    """Settings of a VTN on loopback that asks for a poll every second."""
+    values: dict[str, Any] = {
+        "vtn_id": "CARIFLEX_VTN",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "api_port": free_port(),
+        "poll_seconds": 1,
+        "database": {"host": "127.0.0.1"},
+        "vens": {VEN: {"registration_id": f"reg-{VEN}"}, OTHER_VEN: {"registration_id": f"reg-{OTHER_VEN}"}},
+    }
+    return VtnSettings(**(values | different))
+
+
+@dataclass
+class RunningVtn:
+    """A VTN and its API; both speak over loopback."""
+
+    settings: VtnSettings
+    board: Board
+    store: Any
+    exchanges: list[tuple[str, str]] = field(default_factory=list)  # request and response bodies
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}{PATH}"
+
+    async def api(self, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, Any]:
+        """Call the API; `body` is sent as JSON, or as it is when it is bytes."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        sent: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
+        address = f"http://127.0.0.1:{self.settings.api_port}{path}"
+        async with ClientSession() as http, http.request(method, address, headers=headers, **sent) as answer:
+            return answer.status, await answer.json()
+
+    async def send(self, service: str, body: str | bytes, content_type: str = "application/xml") -> tuple[int, str]:
+        """Post a raw message to an OpenADR service."""
+        data = body.encode() if isinstance(body, str) else body
+        headers = {"Content-Type": content_type}
+        async with ClientSession() as http, http.post(f"{self.url}/{service}", data=data, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+
+@asynccontextmanager
+async def running_vtn(store: Any = None, settings: VtnSettings | None = None) -> AsyncIterator[RunningVtn]:
+    """A VTN with its API; records all OpenADR traffic."""
+    settings = settings or vtn_settings()
+    store = store if store is not None else MemoryStore()
+    board = Board(store, settings.vens)
+    vtn = RunningVtn(settings, board, store)
+
+    @web.middleware
+    async def record(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        body = await request.read()
+        vtn.exchanges.append((body.decode(errors="replace"), getattr(response, "text", None) or ""))
+        return response
+
+    following = asyncio.create_task(board.follow())
+    await board.loaded.wait()
+    openadr = Vtn(settings, board, store).app
+    openadr.middlewares.insert(0, record)
+
+    def health() -> tuple[list[str], dict[str, Any]]:
+        return [board.trouble] if board.trouble else [], {}
+
+    api = Api(settings, SecretStr(TOKEN), board, store, health).app
+    runners = [await listen(openadr, "127.0.0.1", settings.port), await listen(api, "127.0.0.1", settings.api_port)]
+    try:
+        yield vtn
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+class FakeFlexMeasures:
+    """FlexMeasures' login and data posts as FlexMeasures 1.0.1 answers them.
+
+    `refuse` may name the status for a request: it gets the sensor and the body and returns a status or None.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.password = "ven-password"
+        self.tokens: set[str] = set()
+        self.posts: list[tuple[int, dict[str, Any]]] = []  # those that were stored
+        self.beliefs: dict[tuple[int, int, str], float] = {}  # sensor, event start, belief time -> value
+        self.refuse: Callable[[int, dict[str, Any]], web.Response | None] = lambda _sensor, _body: None
+        self.ready = True
+        self.logins = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def values(self, sensor: int) -> dict[datetime, float]:
+        """The value of each cell of a sensor with the latest belief."""
+        latest: dict[datetime, tuple[str, float]] = {}
+        for (of, start, belief), value in self.beliefs.items():
+            at = datetime.fromtimestamp(start, UTC)
+            if of == sensor and (at not in latest or latest[at][0] < belief):
+                latest[at] = (belief, value)
+        return {at: value for at, (_, value) in sorted(latest.items())}
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/api/requestAuthToken", self._log_in),
+                web.post("/api/v3_0/sensors/{sensor}/data", self._data),
+                web.get("/api/v3_0/health/ready", self._ready),
+            ]
+        )
+        self._runner = await listen(app, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return web.json_response({}, status=200 if self.ready else 503)
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.logins += 1
+        if body != {"email": "ven@cariflex.internal", "password": self.password}:
+            return web.json_response({"errors": ["Invalid credentials."]}, status=401)
+        token = f"token-{self.logins}"
+        self.tokens.add(token)
+        return web.json_response({"auth_token": token, "user_id": 1})
+
+    async def _data(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") not in self.tokens:
+            return web.json_response({"message": "no valid token"}, status=401)
+        sensor, body = int(request.match_info["sensor"]), await request.json()
+        if refusal := self.refuse(sensor, body):
+            return refusal
+        start = int(datetime.fromisoformat(body["start"]).timestamp())
+        cell = {84: 3600}.get(sensor, 900)
+        cells = {(sensor, start + n * cell, body["prior"]): value for n, value in enumerate(body["values"])}
+        if any(self.beliefs.get(key, value) != value for key, value in cells.items()):
+            return web.json_response({"status": "INVALID_REPLACEMENT"}, status=403)
+        self.beliefs |= cells
+        self.posts.append((sensor, body))
+        return web.json_response({"status": "PROCESSED"})
+
+
+@dataclass
+class RunningVen:
+    """The parts of a VEN."""
+
+    session: Session
+    sender: Sender
+    outbox: Outbox
+
+
+class HastySession(Session):
+    """Polls ten times a second; a VTN can only ask for whole seconds."""
+
+    @property
+    def poll_seconds(self) -> float:
+        return 0.1
+
+    @poll_seconds.setter
+    def poll_seconds(self, _asked: float) -> None:
+        pass
+
+
+@asynccontextmanager
+async def running_ven(vtn_url: str, flexmeasures_url: str, folder: Path, name: str = VEN) -> AsyncIterator[RunningVen]:
+    """A VEN that polls and sends until the block ends."""
+    outbox = Outbox(folder)
+    sender = Sender(flexmeasures_url, "ven@cariflex.internal", SecretStr("ven-password"), outbox)
+    session_module.FIRST_PAUSE_SECONDS = 0.1
+    session = HastySession(name, vtn_url, Inbox(outbox, DESTINATIONS, sender.wake.set))
+    tasks = [asyncio.create_task(session.run()), asyncio.create_task(sender.run())]
+    try:
+        yield RunningVen(session, sender, outbox)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        outbox.close()
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until a condition is true (its value is returned), or fail."""
+    async with asyncio.timeout(seconds):
+        while not (value := condition()):
+            await asyncio.sleep(0.02)
+        return value
+
+
+def next_hour(hours: int = 1) -> datetime:
+    """A full hour in the future."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=hours)
+
+
+def price_body(start: datetime, *values: float, **different: Any) -> dict[str, Any]:
+    """Body of a PUT for an hourly price."""
+    return {
+        "signal_name": "ENERGY_PRICE",
+        "unit": "EUR/MWh",
+        "start": start.isoformat(),
+        "intervals": [{"duration": "PT1H", "value": value} for value in values or (120.0,)],
+        "targets": [VEN],
+    } | different

@@ -1,0 +1,120 @@
+"""What the VEN understands of an event and answers."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cariflex.ven.inbox import Inbox
+from cariflex.ven.outbox import Outbox
+from tests.unit.services.openadr_support import DESTINATIONS
+
+START = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def event(**different: Any) -> dict[str, Any]:
+    """A price event as openleadr's client parses it."""
+    descriptor = {"event_id": "a", "modification_number": 0, "event_status": "far", "test_event": False}
+    descriptor |= different.pop("descriptor", {})
+    signal = {
+        "signal_name": "ENERGY_PRICE",
+        "signal_type": "price",
+        "measurement": {"name": "currencyPerKWh", "unit": "EUR", "scale": "none"},
+        "intervals": [
+            {"duration": timedelta(hours=1), "uid": 0, "signal_payload": 0.12},
+            {"duration": timedelta(hours=1), "uid": 1, "signal_payload": 0.13},
+        ],
+    } | different.pop("signal", {})
+    return {
+        "event_descriptor": descriptor,
+        "active_period": {"dtstart": START, "duration": timedelta(hours=2)},
+        "event_signals": [signal],
+        "response_required": "always",
+    } | different
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox(tmp_path)
+
+
+@pytest.fixture
+def inbox(outbox: Outbox) -> Inbox:
+    return Inbox(outbox, DESTINATIONS)
+
+
+def test_an_event_is_answered_opt_in_and_its_values_wait_in_the_outbox(inbox: Inbox, outbox: Outbox) -> None:
+    assert inbox.take(event()) == "optIn"
+    post = outbox.next()
+    assert post is not None
+    assert (post.sensor, post.start, post.values) == (84, int(START.timestamp()), (120.0, 130.0))
+
+
+def test_a_baseline_beside_the_signals_does_not_disturb(inbox: Inbox) -> None:
+    signals = event()["event_signals"]
+    assert inbox.take(event(event_signals={"event_signals": signals, "event_baseline": {}})) == "optIn"
+
+
+def test_a_test_event_is_answered_and_brings_no_values(inbox: Inbox, outbox: Outbox) -> None:
+    assert inbox.take(event(descriptor={"test_event": True})) == "optIn"
+    assert outbox.next() is None
+
+
+def test_what_cannot_be_understood_is_answered_opt_out_and_the_next_event_is_not(inbox: Inbox) -> None:
+    """Plain openleadr answers every event optOut after one exception."""
+    assert inbox.take(event(signal={"signal_name": "BID_LOAD"})) == "optOut"
+    assert inbox.take({}) == "optOut"
+    assert inbox.take(event(active_period={"dtstart": "2027-01-01T00:00:00"})) == "optOut"
+    assert inbox.take(event(signal={"intervals": []})) == "optOut"
+    assert inbox.take(event()) == "optIn"
+
+
+def test_a_signal_without_a_sensor_is_answered_opt_out(outbox: Outbox) -> None:
+    assert Inbox(outbox, {}).take(event()) == "optOut"
+
+
+def test_an_event_that_cannot_be_stored_is_not_answered_so_that_it_comes_again(inbox: Inbox, outbox: Outbox) -> None:
+    outbox._connection.execute("PRAGMA query_only = ON")
+    assert inbox.take(event()) is None
+    assert "could not be stored" in (inbox.trouble or "")
+    outbox._connection.execute("PRAGMA query_only = OFF")
+    assert inbox.take(event()) == "optIn"
+    assert inbox.trouble is None
+
+
+def test_a_repeated_event_is_logged_once(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cariflex")
+    for status in ("far", "near", "active"):
+        assert inbox.take(event(descriptor={"event_status": status})) == "optIn"
+    assert [record.message for record in caplog.records] == ["event answered"]
+    assert vars(caplog.records[0])["event_id"] == "a"
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.timedeltas() | st.datetimes()
+garbage = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.data())
+def test_it_answers_whatever_a_vtn_sends(inbox: Inbox, data: st.DataObject) -> None:
+    """Any part of an event may be anything: there is an answer, and no exception."""
+    sent = event()
+    part = data.draw(st.sampled_from(["whole", "descriptor", "period", "signals", "signal", "interval"]))
+    value = data.draw(garbage)
+    if part == "whole":
+        sent = value if isinstance(value, dict) else {"event_descriptor": value}
+    elif part == "descriptor":
+        sent["event_descriptor"][data.draw(st.sampled_from(sorted(sent["event_descriptor"])))] = value
+    elif part == "period":
+        sent["active_period"] = {"dtstart": value}
+    elif part == "signals":
+        sent["event_signals"] = value
+    elif part == "signal":
+        sent["event_signals"][0][data.draw(st.sampled_from(sorted(sent["event_signals"][0])))] = value
+    else:
+        sent["event_signals"][0]["intervals"][0][data.draw(st.sampled_from(["duration", "signal_payload"]))] = value
+    assert inbox.take(sent) in ("optIn", "optOut")

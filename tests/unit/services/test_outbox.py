@@ -1,0 +1,236 @@
+"""The VEN's memory: nothing that was answered is lost, nothing is queued twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cariflex.ven.grid import Stretch
+from cariflex.ven.outbox import Destination, Outbox, OutboxError, Post, ReceivedEvent
+
+HOUR = 3600
+T0 = 1_800_000_000  # a full hour
+PRICE = Destination(84, "EUR/MWh", HOUR)
+LOAD = Destination(86, "%", 900, 100.0)
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = float(T0 - 86400)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, clock: Clock) -> Outbox:
+    return Outbox(tmp_path, clock)
+
+
+def prices(*values: float, event_id: str = "a", number: int = 0, start: int = T0) -> ReceivedEvent:
+    stretches = tuple(Stretch(start + n * HOUR, start + (n + 1) * HOUR, value) for n, value in enumerate(values))
+    return ReceivedEvent(event_id, number, "ENERGY_PRICE", start, start + len(values) * HOUR, stretches)
+
+
+def cancelled(event: ReceivedEvent) -> ReceivedEvent:
+    return replace(event, modification_number=event.modification_number + 1, stretches=(), cancelled=True)
+
+
+def drain(outbox: Outbox) -> list[Post]:
+    posts = []
+    while post := outbox.next():
+        posts.append(post)
+        outbox.delivered(post)
+    return posts
+
+
+def test_an_event_becomes_one_post_per_run(outbox: Outbox) -> None:
+    assert outbox.accept(prices(1.0, 2.0), PRICE) == "optIn"
+    (post,) = drain(outbox)
+    assert (post.sensor, post.unit, post.start, post.resolution, post.values) == (84, "EUR/MWh", T0, HOUR, (1.0, 2.0))
+
+
+def test_the_same_version_again_is_answered_and_queues_nothing(outbox: Outbox) -> None:
+    for _ in range(3):
+        assert outbox.accept(prices(1.0), PRICE) == "optIn"
+    assert len(drain(outbox)) == 1
+
+
+def test_a_version_is_still_known_after_a_restart(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.accept(prices(1.0), PRICE)
+    drain(outbox)
+    outbox.close()
+    again = Outbox(tmp_path)
+    again.accept(prices(1.0), PRICE)
+    assert drain(again) == []
+
+
+def test_a_modification_brings_its_values_with_a_later_belief(outbox: Outbox) -> None:
+    outbox.accept(prices(1.0, 2.0), PRICE)
+    outbox.accept(prices(1.0, 3.0, number=1), PRICE)
+    first, second = drain(outbox)
+    assert second.values == (1.0, 3.0)
+    assert second.belief > first.belief
+
+
+def test_other_content_under_an_old_number_counts_too(outbox: Outbox) -> None:
+    """After a restore from a backup the VTN may count again from an earlier number."""
+    outbox.accept(prices(1.0, number=5), PRICE)
+    outbox.accept(prices(9.0, number=2), PRICE)
+    assert [post.values for post in drain(outbox)] == [(1.0,), (9.0,)]
+
+
+def test_belief_times_of_a_sensor_never_repeat(outbox: Outbox, clock: Clock) -> None:
+    for number in range(5):
+        outbox.accept(prices(float(number), number=number), PRICE)
+    clock.now -= 100  # the clock is set back
+    outbox.accept(prices(9.0, number=6), PRICE)
+    beliefs = [post.belief for post in drain(outbox)]
+    assert beliefs == sorted(set(beliefs))
+
+
+def test_a_cancelled_limit_is_replaced_by_the_neutral_value(outbox: Outbox) -> None:
+    event = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
+    outbox.accept(event, LOAD)
+    outbox.accept(cancelled(event), LOAD)
+    assert [post.values for post in drain(outbox)] == [(40.0,) * 4, (100.0,) * 4]
+
+
+def test_a_cancelled_price_has_no_neutral_value(outbox: Outbox) -> None:
+    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(cancelled(prices(1.0)), PRICE)
+    assert len(drain(outbox)) == 1
+
+
+def test_a_cancellation_of_an_unknown_event_brings_nothing(outbox: Outbox) -> None:
+    assert outbox.accept(cancelled(prices(1.0)), PRICE) == "optIn"
+    assert drain(outbox) == []
+
+
+def test_a_shortened_limit_frees_the_rest(outbox: Outbox) -> None:
+    long = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + 2 * HOUR, (Stretch(T0, T0 + 2 * HOUR, 40.0),))
+    short = ReceivedEvent("l", 1, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
+    outbox.accept(long, LOAD)
+    outbox.accept(short, LOAD)
+    assert drain(outbox)[1].values == (40.0,) * 4 + (100.0,) * 4
+
+
+def test_two_events_that_share_a_cell_are_averaged_in_it(outbox: Outbox) -> None:
+    half = T0 + HOUR // 2
+    outbox.accept(ReceivedEvent("a", 0, "ENERGY_PRICE", T0, half, (Stretch(T0, half, 10.0),)), PRICE)
+    outbox.accept(ReceivedEvent("b", 0, "ENERGY_PRICE", half, T0 + HOUR, (Stretch(half, T0 + HOUR, 30.0),)), PRICE)
+    assert [post.values for post in drain(outbox)] == [(10.0,), (20.0,)]
+
+
+def test_values_leave_in_the_order_in_which_they_came(outbox: Outbox) -> None:
+    for number in range(10):
+        outbox.accept(prices(float(number), event_id=f"e{number}", start=T0 + number * HOUR), PRICE)
+    assert [post.values[0] for post in drain(outbox)] == [float(n) for n in range(10)]
+
+
+def test_the_oldest_value_waits_and_the_others_behind_it(outbox: Outbox, clock: Clock) -> None:
+    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), PRICE)
+    first = outbox.next()
+    assert first is not None
+    outbox.again(first, 30, "FlexMeasures is away")
+    assert outbox.next() is None
+    assert outbox.seconds_to_next() == pytest.approx(30)
+    clock.now += 31
+    assert [post.values for post in drain(outbox)] == [(1.0,), (2.0,)]
+
+
+def test_a_refused_value_lets_the_others_go_first_and_is_not_forgotten(outbox: Outbox, clock: Clock) -> None:
+    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), PRICE)
+    refused = outbox.next()
+    assert refused is not None
+    outbox.again(refused, 60, "422: no such unit", aside=True)
+    assert [post.values for post in drain(outbox)] == [(2.0,)]
+    state = outbox.state()
+    assert (state.waiting, state.aside) == (1, 1)
+    assert state.problems == ["event a, sensor 84: 422: no such unit"]
+    clock.now += 61
+    assert [post.values for post in drain(outbox)] == [(1.0,)]
+
+
+def test_the_age_of_the_oldest_value_is_known(outbox: Outbox, clock: Clock) -> None:
+    assert outbox.state().oldest_seconds == 0
+    outbox.accept(prices(1.0), PRICE)
+    clock.now += 42
+    assert outbox.state().oldest_seconds == pytest.approx(42)
+
+
+def test_events_that_ended_long_ago_are_forgotten_and_their_values_are_not(outbox: Outbox, clock: Clock) -> None:
+    outbox.accept(prices(1.0), PRICE)
+    clock.now = T0 + 30 * 86400
+    outbox.accept(prices(2.0, event_id="b", start=T0 + 31 * 86400), PRICE)
+    assert outbox.known("a", prices(1.0).content()) is None
+    assert len(drain(outbox)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutboxError, match=r"missing/outbox\.sqlite cannot be used.*must be writable"):
+        Outbox(tmp_path / "missing")
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outbox.sqlite").write_bytes(b"this is not a database" * 100)
+    with pytest.raises(OutboxError, match="damaged file can be moved away"):
+        Outbox(tmp_path)
+
+
+def test_a_full_disk_stores_nothing_and_says_so(outbox: Outbox) -> None:
+    outbox._connection.execute("PRAGMA max_page_count = 1")  # SQLite's way to a full disk
+    with pytest.raises(OutboxError, match="full"):
+        outbox.accept(prices(*range(3000)), PRICE)
+    outbox._connection.execute("PRAGMA max_page_count = 100000")
+    assert drain(outbox) == []
+    assert outbox.accept(prices(*range(3000)), PRICE) == "optIn"
+
+
+WRITER = """
+    import sys
+    from pathlib import Path
+    from cariflex.ven.grid import Stretch
+    from cariflex.ven.outbox import Destination, Outbox, ReceivedEvent
+
+    outbox = Outbox(Path(sys.argv[1]))
+    for n in range(100000):
+        start = 1_800_000_000 + n * 3600
+        stretch = Stretch(start, start + 3600, float(n))
+        event = ReceivedEvent(f"e{n}", 0, "ENERGY_PRICE", start, start + 3600, (stretch,))
+        outbox.accept(event, Destination(84, "EUR/MWh", 3600))
+        print(n, flush=True)
+"""
+
+
+def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    """A writer is killed in the middle of its work: all that it had answered is there, once and in order."""
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
+    answered = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            answered = int(line) + 1
+            if answered >= 20:
+                time.sleep(0.01)
+                os.kill(writer.pid, signal.SIGKILL)
+                break
+        answered = max([answered, *(int(line) + 1 for line in writer.stdout if line.endswith("\n"))])
+    values = [post.values[0] for post in drain(Outbox(tmp_path))]
+    assert len(values) >= answered
+    assert values == [float(n) for n in range(len(values))]
