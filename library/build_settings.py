@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: build_settings
 short_description: Read the apt mirror, proxies and pip indexes that the host itself uses
 description:
-  - A build in a container starts without the host's settings; behind a proxy or a private mirror it would not get anywhere.
+  - A build in a container starts without the host's settings; behind a proxy or a private mirror it would fail.
   - Only reads. Settings that name a file or folder of the host are left out, since a container does not have them.
 author: Cariflex EMS contributors
 options: {}
@@ -60,8 +60,11 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     apt_config = module.get_bin_path("apt-config", required=True)
     dump = module.run_command([apt_config, "dump"], check_rc=True)[1]
-    sources = [path.read_text() for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*"))
-               if path.suffix in {".list", ".sources"} and path.is_file()]
+    sources = [
+        path.read_text()
+        for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*"))
+        if path.suffix in {".list", ".sources"} and path.is_file()
+    ]
     pip_files = [path.read_text() for path in (Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf")) if path.is_file()]
     module.exit_json(
         changed=False,

@@ -10,7 +10,8 @@ module: image_plan
 short_description: Tell the reference of every image, and which ones a host still needs
 description:
   - Runs on the controller and only reads.
-  - An image that is built is named after the SHA-256 of all that it is made from, so an image that is present is up to date.
+  - An image that is built is named after the SHA-256 of all that it is made from, so one that is present is up to
+    date.
 author: Cariflex EMS contributors
 options:
   images:

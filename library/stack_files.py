@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: stack_files
 short_description: Make a folder hold the declared files and secrets, in one task
 description:
-  - Writes what differs, each file in one step (a reader sees the old or the new content, never half of it), and removes what
-    an earlier run wrote and is no longer declared. Files that others put into the folder are left alone.
+  - Writes what differs, each file in one step (a reader sees the old or the new content, never half of it), and
+    removes what an earlier run wrote and is no longer declared. Files that others put into the folder are left alone.
   - A task of its own for every small file costs about half a second each; a stack has a dozen.
 author: Cariflex EMS contributors
 options:
@@ -35,7 +35,7 @@ options:
     type: int
     default: 0
   folders:
-    description: Path below O(path) to the numeric user that owns it; for data that a container keeps there. Never removed.
+    description: Path below O(path) to the numeric user that owns it, for a container's data. Never removed.
     type: dict
     default: {}
 attributes:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build contexts as reproducible archives, and the references that follow from their content.
 
-An image is named after the SHA-256 of everything it is made from (its context, Dockerfile, arguments and the reference of
-its base), so "is it there?" is the same question as "is it up to date?".
+An image is named after the SHA-256 of everything it is made from (its context, Dockerfile, arguments and the reference
+of its base), so "is it there?" is the same question as "is it up to date?".
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ def resolve(
     """The reference of every declared image, bases first.
 
     Args:
-        declared: name -> `registry` (a reference) and/or `build` (suite, or context, dockerfile, base, tag, args, target).
+        declared: name -> `registry` (a reference) and/or `build` (suite, or context, dockerfile, base, tag, args,
+            target).
         project: the folder that the declared paths are relative to.
         from_registry: take the `registry` reference where there is one.
         serial: a text that goes into every built image's digest; a new one makes all of them anew.
