@@ -11,6 +11,7 @@ from .host_facts import Host
 from .problem import Problem
 
 GB = 1_000_000_000
+_DOCKERS_OWN = ("bridge", "docker_gwbridge", "ingress")  # networks that Docker makes again by itself
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _network_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
                     variable,
                     subnet,
                     f"overlaps the Docker network {network.name}, {', '.join(network.subnets)}",
-                    f"{other_subnet}; or remove that network: docker network rm {network.name}",
+                    other_subnet + ("" if network.name in _DOCKERS_OWN else f"; or: docker network rm {network.name}"),
                 )
 
 
@@ -178,7 +179,7 @@ def _port_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
         if container in wanted.containers or (container is None and port not in listeners):
             continue
         holder = f"container {container}" if container else listeners[port] or "a process of another user"
-        stop = f"docker stop {container}" if container else f"ss -ltnp 'sport = :{port}' shows it; stop it"
+        stop = f"docker stop {container}" if container else f"stop it (ss -ltnp 'sport = :{port}' shows it)"
         yield Problem(
             f"port {port}",
             None,

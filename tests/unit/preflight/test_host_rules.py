@@ -105,7 +105,7 @@ REFUSED = {
     "network overlaps": (
         engine(networks=(*OURS, OTHER)),
         "topology.networks.traefik-public.subnet = 172.29.0.0/16: overlaps the Docker network shop_default",
-        "topology_overrides.networks.traefik-public.subnet",
+        "topology_overrides.networks.traefik-public.subnet; or: docker network rm shop_default",
     ),
     "network of our name": (
         engine(networks=(OURS[0], replace(OURS[1], subnets=("10.9.0.0/24",)))),
