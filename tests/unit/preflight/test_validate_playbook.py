@@ -41,16 +41,20 @@ class Inventory:
             yaml.safe_dump({"ems_environment": "prod", **self.variables}), encoding="utf-8"
         )
         (variables / "vault.yml").write_text(yaml.safe_dump(self.vault), encoding="utf-8")
-        command = Path(sys.executable).parent / "ansible-playbook"
-        return subprocess.run(
-            [command, "playbooks/validate.yml", "-i", self.folder / "hosts.yml", *options],
-            cwd=PROJECT,
-            env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": callback, "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_playbook(self.folder / "hosts.yml", *options, callback=callback)
+
+
+def run_playbook(inventory: Path, *options: str, callback: str = "default") -> subprocess.CompletedProcess[str]:
+    """Run playbooks/validate.yml as an operator would."""
+    return subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "playbooks/validate.yml", "-i", inventory, *options],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": callback, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -62,6 +66,14 @@ def test_valid_inventory_passes_without_a_connection(inventory: Inventory) -> No
     done = inventory.run()
     assert done.returncode == 0, done.stdout
     assert not inventory.touched.exists()
+
+
+@pytest.mark.parametrize("environment", ["dev", "test", "prod"])
+def test_inventories_of_the_project_are_valid_once_they_have_secrets(inventory: Inventory, environment: str) -> None:
+    secrets = inventory.folder / "secrets.yml"
+    secrets.write_text(yaml.safe_dump(inventory.vault), encoding="utf-8")
+    done = run_playbook(PROJECT / "inventories" / environment, "-e", f"@{secrets}")
+    assert done.returncode == 0, done.stdout
 
 
 def sensor(**fields: Any) -> dict[str, Any]:
