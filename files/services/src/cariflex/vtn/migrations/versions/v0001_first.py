@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("modified_at", moment, nullable=False),
         sa.PrimaryKeyConstraint("event_id", "modification_number", name="event_version_pkey"),
         sa.ForeignKeyConstraint(["event_id"], ["event.event_id"], name="event_version_event_id_fkey"),
-        sa.CheckConstraint("ends_at > starts_at", name="event_version_period_check"),
+        sa.CheckConstraint("ends_at > starts_at", name=op.f("event_version_period_check")),
     )
     op.create_index("event_version_ends_at_idx", "event_version", ["ends_at"])
     op.create_table(
@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("value", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("event_id", "modification_number", "position", name="event_interval_pkey"),
         sa.ForeignKeyConstraint(["event_id", "modification_number"], version_key, name="event_interval_event_id_fkey"),
-        sa.CheckConstraint("seconds > 0", name="event_interval_seconds_check"),
+        sa.CheckConstraint("seconds > 0", name=op.f("event_interval_seconds_check")),
     )
     op.create_table(
         "event_target",
@@ -73,6 +73,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("opt_id", name="opt_pkey"),
         sa.ForeignKeyConstraint(["event_id", "modification_number"], version_key, name="opt_event_id_fkey"),
         sa.ForeignKeyConstraint(["ven_id"], ["ven.ven_id"], name="opt_ven_id_fkey"),
-        sa.CheckConstraint("opt_type IN ('optIn', 'optOut')", name="opt_opt_type_check"),
+        sa.CheckConstraint("opt_type IN ('optIn', 'optOut')", name=op.f("opt_opt_type_check")),
     )
     op.create_index("opt_event_id_idx", "opt", ["event_id"])
