@@ -1,0 +1,374 @@
+#!/usr/bin/env python3
+"""Write Grafana's dashboards, as JSON, from this code and the topology.
+
+``python files/grafana/make_dashboards.py`` writes ``files/grafana/dashboards/*.json``, which the role grafana deploys.
+Sensor ids, units and resolutions come from ``playbooks/vars/topology.yml`` and the datasource's uid from the role, so
+that none of them can be another one here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from grafana_foundation_sdk.builders import common, dashboard, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import common as m
+from grafana_foundation_sdk.models import dashboard as d
+from grafana_foundation_sdk.models import units
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = Path(__file__).resolve().parent / "dashboards"
+
+# Unit of a sensor -> how Grafana calls it; a name that Grafana does not know it shows behind the number.
+UNITS = {
+    "kW": units.KiloWatt,
+    "kWh": units.KiloWattHour,
+    "EUR/MWh": "EUR/MWh",
+    "%": units.Percent,
+    "W/m²": units.WattPerSquareMeter,
+    "°C": units.Celsius,
+    "m/s": units.MetersPerSecond,
+    "dimensionless": units.NoUnit,
+}
+# Forecasts and schedules are stored on the sensor that they are for, beside what was measured or received.
+MEASURED = "NOT IN ('forecaster', 'scheduler')"
+# What a series is called, in SQL.
+AFTER_ASSET = "asset.name"
+AFTER_SENSOR = "replace(sensor.name, '_', ' ')"
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A sensor of the topology: its unit as FlexMeasures knows it, its resolution in ISO 8601 (``PT5M``)."""
+
+    name: str
+    id: int
+    unit: str
+    resolution: str
+
+    @property
+    def title(self) -> str:
+        """Its name as a legend shows it."""
+        return self.name.replace("_", " ")
+
+    @property
+    def minutes(self) -> int:
+        """Its resolution in minutes.
+
+        Raises:
+            ValueError: it is not in whole minutes or hours.
+        """
+        found = re.fullmatch(r"PT(\d+)([MH])", self.resolution)
+        if found is None:
+            raise ValueError(f"sensor {self.name}: resolution {self.resolution} is not in whole minutes or hours")
+        return int(found[1]) * {"M": 1, "H": 60}[found[2]]
+
+
+@dataclass(frozen=True)
+class Query(Dataquery, Builder[Dataquery]):
+    """A query to PostgreSQL, for which the SDK has no class. Builds itself, because it has no optional parts."""
+
+    sql: str
+    format: Literal["time_series", "table"]
+    datasource: m.DataSourceRef
+
+    def build(self) -> Dataquery:
+        """The query itself."""
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        """The fields that Grafana's PostgreSQL datasource reads."""
+        return {
+            "refId": "A",
+            "datasource": self.datasource,
+            "editorMode": "code",
+            "format": self.format,
+            "rawQuery": True,
+            "rawSql": self.sql,
+        }
+
+
+def series_sql(sensors: Sequence[Sensor], legend: str, combined_by: str) -> str:
+    """One series per sensor: of every event the latest belief about what was measured or received.
+
+    Where the screen has fewer pixels than there are events, `combined_by` makes one value of several. Intervals
+    without a value become gaps (the NULL of ``$__timeGroupAlias``), so that no line bridges them.
+
+    Args:
+        sensors: what is shown.
+        legend: `AFTER_ASSET` or `AFTER_SENSOR`.
+        combined_by: SQL aggregate: avg, min or max.
+    """
+    return f"""\
+SELECT $__timeGroupAlias(event_start,$__interval,NULL), metric, {combined_by}(event_value) AS value
+FROM (
+  SELECT DISTINCT ON (belief.sensor_id, belief.event_start)
+    belief.event_start, belief.event_value, {legend} AS metric
+  FROM timed_belief belief
+  JOIN data_source source ON source.id = belief.source_id
+  JOIN sensor ON sensor.id = belief.sensor_id
+  JOIN generic_asset asset ON asset.id = sensor.generic_asset_id
+  WHERE belief.sensor_id IN ({_ids(sensors)})
+    AND $__timeFilter(belief.event_start)
+    AND belief.cumulative_probability = 0.5
+    AND source.type {MEASURED}
+  ORDER BY belief.sensor_id, belief.event_start, belief.belief_horizon, belief.source_id DESC
+) latest
+GROUP BY 1, 2
+ORDER BY 1, 2"""  # noqa: S608 - every part is a constant of this file or a number from the topology
+
+
+def freshness_sql(sensors: Sequence[Sensor]) -> str:
+    """One row per sensor: its latest value up to now and how many intervals are missing since, the worst first."""
+    return f"""\
+SELECT
+  sensor.name AS "Sensor",
+  latest.event_start AS "Last value from",
+  latest.event_value AS "Value",
+  sensor.unit AS "Unit",
+  latest.missing AS "Intervals missing"
+FROM sensor
+LEFT JOIN LATERAL (
+  SELECT
+    belief.event_start,
+    belief.event_value,
+    GREATEST(0, floor(EXTRACT(EPOCH FROM now() - belief.event_start) / EXTRACT(EPOCH FROM sensor.event_resolution)) - 1)
+      AS missing
+  FROM timed_belief belief
+  WHERE belief.sensor_id = sensor.id
+    AND belief.event_start <= now()
+    AND belief.cumulative_probability = 0.5
+    AND belief.source_id IN (SELECT id FROM data_source WHERE type {MEASURED})
+  ORDER BY belief.event_start DESC, belief.belief_horizon, belief.source_id DESC
+  LIMIT 1
+) latest ON true
+WHERE sensor.id IN ({_ids(sensors)})
+ORDER BY latest.missing DESC NULLS FIRST, sensor.id"""  # noqa: S608 - as above
+
+
+def _ids(sensors: Sequence[Sensor]) -> str:
+    return ", ".join(str(sensor.id) for sensor in sensors)
+
+
+class Panels:
+    """Makes the panels of one datasource.
+
+    Panel ids are given by hand and stay: links and alert rules name them.
+    """
+
+    def __init__(self, topology: dict[str, Any], datasource: m.DataSourceRef) -> None:
+        self._datasource = datasource
+        self._sensors = [
+            Sensor(name, entry["id"], entry["unit"], entry["resolution"]) for name, entry in topology["sensors"].items()
+        ]
+
+    def sensors(self, is_meant: Callable[[Sensor], bool]) -> list[Sensor]:
+        """The sensors that a panel shows, by their id.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = sorted(filter(is_meant, self._sensors), key=lambda sensor: sensor.id)
+        if not found:
+            raise ValueError("a panel would show no sensor: the topology has other names than make_dashboards.py")
+        return found
+
+    def named(self, *names: str) -> list[Sensor]:
+        """The sensors with these names."""
+        return self.sensors(lambda sensor: sensor.name in names)
+
+    def devices(self, kind: str) -> list[Sensor]:
+        """The documented sensors of one kind of device: ``pv``, ``bat`` or ``ev``."""
+        return self.sensors(lambda sensor: sensor.name.startswith(f"{kind}_") and sensor.name.endswith("_power"))
+
+    def series(
+        self, id_: int, title: str, description: str, sensors: Sequence[Sensor], legend: str, combined_by: str = "avg"
+    ) -> timeseries.Panel:
+        """A panel with one line per sensor.
+
+        Units and the shortest interval are the sensors'. Sensors with different units get an axis per unit.
+        """
+        panel = (
+            timeseries.Panel()
+            .id(id_)
+            .title(title)
+            .description(description)
+            .datasource(self._datasource)
+            .with_target(Query(series_sql(sensors, legend, combined_by), "time_series", self._datasource))
+            .interval(f"{min(sensor.minutes for sensor in sensors)}m")
+            .height(8)
+            .span(12)
+            .unit(UNITS[sensors[0].unit])
+            .line_width(1)
+            .show_points(m.VisibilityMode.AUTO)
+            .legend(
+                common.VizLegendOptions()
+                .show_legend(True)
+                .display_mode(m.LegendDisplayMode.TABLE)
+                .placement(m.LegendPlacement.RIGHT)
+                .calcs(["lastNotNull"])
+            )
+            .tooltip(common.VizTooltipOptions().mode(m.TooltipDisplayMode.MULTI).sort(m.SortOrder.DESCENDING))
+        )
+        for sensor in sensors:
+            if sensor.unit != sensors[0].unit:
+                panel.override_by_name(sensor.title, [d.DynamicConfigValue("unit", UNITS[sensor.unit])])
+        return panel
+
+    def signal(self, id_: int, title: str, description: str, name: str, combined_by: str) -> timeseries.Panel:
+        """A panel with one bar for each interval of a signal that is there only while an event lasts."""
+        return (
+            self.series(id_, title, description, self.named(name), AFTER_SENSOR, combined_by)
+            .draw_style(m.GraphDrawStyle.BARS)
+            .bar_alignment(m.BarAlignment.AFTER)
+            .bar_width_factor(1)
+            .fill_opacity(40)
+            .axis_soft_min(0)
+        )
+
+    def freshness(self, id_: int, title: str, description: str, sensors: Sequence[Sensor]) -> table.Panel:
+        """A table of the sensors, those without recent values first and in red."""
+        missing = [
+            d.DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
+            d.DynamicConfigValue("color", {"mode": "thresholds"}),
+            d.DynamicConfigValue(
+                "thresholds",
+                d.ThresholdsConfig(
+                    d.ThresholdsMode.ABSOLUTE,
+                    [d.Threshold(None, "green"), d.Threshold(3, "orange"), d.Threshold(12, "red")],
+                ),
+            ),
+            d.DynamicConfigValue(
+                "mappings",
+                [
+                    d.SpecialValueMap(
+                        d.DashboardSpecialValueMapOptions(
+                            d.SpecialValueMatch.NULL, d.ValueMappingResult("never any value", "red")
+                        )
+                    )
+                ],
+            ),
+        ]
+        return (
+            table.Panel()
+            .id(id_)
+            .title(title)
+            .description(description)
+            .datasource(self._datasource)
+            .with_target(Query(freshness_sql(sensors), "table", self._datasource))
+            .height(10)
+            .span(24)
+            .override_by_name("Intervals missing", missing)
+            .override_by_name("Value", [d.DynamicConfigValue("decimals", 1)])
+        )
+
+
+def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard.Dashboard:
+    """The one dashboard of the system.
+
+    Args:
+        topology: the declared topology.
+        datasource: the provisioned PostgreSQL datasource.
+    """
+    panels = Panels(topology, datasource)
+    levels = {"0": "normal", "1": "moderate", "2": "high", "3": "special"}
+    return (
+        dashboard.Dashboard("Cariflex EMS")
+        .uid("cariflex")
+        .description("Made by files/grafana/make_dashboards.py: change it there.")
+        .tags(["cariflex"])
+        .timezone(topology["site"]["timezone"])
+        .time("now-24h", "now+24h")  # prices and load control are known a day ahead
+        .refresh("30s")
+        .week_start("monday")
+        .tooltip(d.DashboardCursorSync.CROSSHAIR)
+        .readonly()
+        .with_panel(
+            panels.series(
+                1, "PV production", "Power of each PV system, on top of each other.", panels.devices("pv"), AFTER_ASSET
+            )
+            .fill_opacity(30)
+            .stacking(common.StackingConfig().mode(m.StackingMode.NORMAL))
+        )
+        .with_panel(
+            panels.series(
+                2, "Battery state of charge", "Energy stored in each battery.", panels.devices("bat"), AFTER_ASSET
+            )
+        )
+        .with_panel(panels.series(3, "EV charging", "Charge of each vehicle.", panels.devices("ev"), AFTER_ASSET))
+        .with_panel(
+            panels.series(
+                5,
+                "Prices",
+                "Consumption prices come from the utility's ENERGY_PRICE events.",
+                panels.named("consumption_price", "production_price"),
+                AFTER_SENSOR,
+            ).line_interpolation(m.LineInterpolation.STEP_AFTER)
+        )
+        .with_panel(
+            panels.signal(
+                6,
+                "Load-control signal",
+                "Share of maximum consumption that LOAD_CONTROL events allow. Zoomed out: the strictest.",
+                "load_control_signal",
+                "min",
+            ).axis_soft_max(100)
+        )
+        .with_panel(
+            panels.signal(
+                7,
+                "Demand-response signal",
+                "Level of SIMPLE events. Zoomed out: the highest.",
+                "demand_response_signal",
+                "max",
+            )
+            .axis_soft_max(3)
+            .decimals(0)
+            .mappings([d.ValueMap({level: d.ValueMappingResult(text) for level, text in levels.items()})])
+        )
+        .with_panel(
+            panels.series(
+                8,
+                "Weather",
+                "Irradiance, temperature and wind at the site.",
+                panels.named("irradiance", "temperature", "wind_speed"),
+                AFTER_SENSOR,
+            ).span(24)
+        )
+        .with_panel(
+            panels.freshness(
+                13,
+                "Data freshness",
+                "Sensors that ought to get a value every interval; signals, which come with events only, are left out.",
+                panels.sensors(lambda sensor: not sensor.name.endswith("_signal")),
+            )
+        )
+    )
+
+
+def dashboards() -> dict[str, str]:
+    """File name -> JSON text of every dashboard."""
+    topology = yaml.safe_load((ROOT / "playbooks/vars/topology.yml").read_text(encoding="utf-8"))["topology_declared"]
+    defaults = yaml.safe_load((ROOT / "roles/grafana/defaults/main.yml").read_text(encoding="utf-8"))
+    datasource = m.DataSourceRef("grafana-postgresql-datasource", defaults["grafana_datasource_uid"])
+    made = cariflex(topology, datasource).build()
+    return {"cariflex.json": json.dumps(made, cls=JSONEncoder, indent=2, ensure_ascii=False, sort_keys=True) + "\n"}
+
+
+def main() -> None:
+    """Write every dashboard."""
+    DASHBOARDS.mkdir(exist_ok=True)
+    for name, text in dashboards().items():
+        (DASHBOARDS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
