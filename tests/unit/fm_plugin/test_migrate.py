@@ -181,6 +181,7 @@ def test_settings_are_those_of_flexmeasures(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / ".flexmeasures.cfg").write_text("SQLALCHEMY_DATABASE_URI = 'postgresql+psycopg2://' + 'from-file'\n")
     config = configuration.load()
     assert configuration.database_dsn(config) == "postgresql://from-file"
+    assert config["FLEXMEASURES_REDIS_PORT"] == 6379, "FlexMeasures' default"
 
 
 def test_missing_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

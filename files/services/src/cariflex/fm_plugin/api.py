@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from flask import Response, current_app, jsonify, request
 from flexmeasures.data import db
 from flexmeasures.utils.unit_utils import is_valid_unit
 from sqlalchemy.exc import IntegrityError, OperationalError
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from cariflex.fm_plugin import store
 from cariflex.fm_plugin.declaration import Declaration, DeclarationError, read
@@ -74,10 +75,10 @@ def _authorize() -> None:
 def _declaration() -> Declaration:
     request.max_content_length = MAX_BYTES
     try:
-        return read(request.get_json(force=True), is_valid_unit)
+        return read(json.loads(request.get_data()), is_valid_unit)
     except RequestEntityTooLarge:
         raise _RequestError(413, f"The body is larger than {MAX_BYTES} bytes.") from None
-    except (BadRequest, RecursionError):
+    except (ValueError, RecursionError):
         raise _RequestError(400, "The body is not JSON.") from None
     except DeclarationError as error:
         raise _RequestError(422, "The topology is wrong. Nothing was written.", error.problems) from None

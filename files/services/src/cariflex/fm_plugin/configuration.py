@@ -9,6 +9,14 @@ from typing import Any
 
 from flask import Flask
 
+# FlexMeasures' defaults of the settings that this package reads.
+_DEFAULTS = {
+    "FLEXMEASURES_REDIS_URL": "localhost",
+    "FLEXMEASURES_REDIS_PORT": 6379,
+    "FLEXMEASURES_REDIS_DB_NR": 0,
+    "FLEXMEASURES_REDIS_PASSWORD": None,
+}
+
 
 def load() -> Mapping[str, Any]:
     """The settings of `flexmeasures.cfg` in the home directory, else in the instance directory, else the environment.
@@ -17,7 +25,8 @@ def load() -> Mapping[str, Any]:
         SystemExit: there is no database setting in either.
     """
     app = Flask("flexmeasures")  # knows where the instance directory is; imports nothing of FlexMeasures
-    app.config["SQLALCHEMY_DATABASE_URI"] = os.environ.get("SQLALCHEMY_DATABASE_URI")
+    for name, default in {**_DEFAULTS, "SQLALCHEMY_DATABASE_URI": None}.items():
+        app.config[name] = os.environ.get(name, default)
     home, instance = Path.home() / ".flexmeasures.cfg", Path(app.instance_path) / "flexmeasures.cfg"
     path = home if home.exists() else instance
     app.config.from_pyfile(path, silent=not path.exists())

@@ -134,6 +134,8 @@ def _upgrade() -> None:
     from flexmeasures.utils.app_utils import flexmeasures_cli
 
     app = create()
+    # Its migrations put the address into an ini file, where a percent sign (of a quoted password) has to be doubled.
+    app.config["SQLALCHEMY_DATABASE_URI"] = app.config["SQLALCHEMY_DATABASE_URI"].replace("%", "%%")
     for command in (["db", "upgrade"], ["add", "initial-structure"]):
         sys.argv = ["flexmeasures", *command]
         flexmeasures_cli.main(command, standalone_mode=False, obj=ScriptInfo(create_app=lambda: app))
