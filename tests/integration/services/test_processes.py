@@ -148,8 +148,10 @@ async def test_the_ven_may_be_first_and_the_database_last(site: Site, postgres: 
     async with running(site):
         site.ven.start()
         site.vtn.start()
+        reasons: list[str] = []
         for _ in range(100):
-            if reasons := (await site.health(site.endpoint.settings.api_port)).get("reasons"):
+            reasons = (await site.health(site.endpoint.settings.api_port)).get("reasons", [])
+            if reasons:
                 break
             await _pause()
         postgres.sql(f"ALTER DATABASE {database}_hidden RENAME TO {database}")

@@ -234,3 +234,10 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     values = [post.values[0] for post in drain(Outbox(tmp_path))]
     assert len(values) >= answered
     assert values == [float(n) for n in range(len(values))]
+
+
+def test_every_commit_reaches_the_disk(outbox: Outbox) -> None:
+    """What kill -9 cannot show and a power cut would: the log is synchronised on each commit."""
+    pragma = outbox._connection.execute
+    assert pragma("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert pragma("PRAGMA synchronous").fetchone()[0] == 2  # FULL

@@ -1,16 +1,13 @@
-"""openleadr's message layer, hardened: what comes in is checked before it is parsed, what goes out before that."""
+"""Messages: what comes in is checked before it is parsed, what goes out before it is sent."""
 
 import re
 from typing import Any
 
 from openleadr import messaging
 
-# openleadr renders its templates without escaping: a request id with `<` in it would break our answer.
-messaging.TEMPLATES.autoescape = True
-
 MAX_MESSAGE_BYTES = 1024 * 1024  # a week at 15 minutes is 250 kB
 
-_ENCODING = re.compile(rb"""\A\s*<\?xml[^>]*encoding\s*=\s*["']([^"']*)["']""")
+_ENCODING = re.compile(rb"""\A(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding\s*=\s*["']([^"']*)["']""")
 
 
 class MessageError(Exception):

@@ -49,10 +49,20 @@ class Vtn:
         # openleadr's own handler drops the modification number and breaks on VENs without events.
         server.services["event_service"].handlers["oadrCreatedEvent"] = self._created_event
         server.services["event_service"].handlers["oadrRequestEvent"] = self._request_event
+        for service in server.services.values():
+            service.error_response = self._error
         # A partial as an attribute of a class is to become a method in a later Python, and would get `self` then.
         VTNService._create_message = staticmethod(VTNService._create_message)
         server.app.middlewares.append(guard)
         self.app: web.Application = server.app
+
+    def _error(self, message_type: str, code: int, description: str) -> tuple[str, dict[str, Any]]:
+        """The answer that says no. openleadr's own breaks on oadrRequestEvent, and the VEN gets an HTTP 500."""
+        response = {"response_code": code, "response_description": description, "request_id": ""}
+        if message_type == "oadrRequestEvent":
+            ids = {"vtn_id": self._settings.vtn_id, "request_id": ""}
+            return "oadrDistributeEvent", {"response": response, "events": [], **ids}
+        return "oadrResponse", {"response": response}
 
     def _look_up(self, ven_id: object) -> dict[str, str | None]:
         """Tell openleadr who a VEN is; without a registration id it asks the VEN to register again."""
@@ -151,6 +161,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = web.Response(status=400, text="The message could not be processed.\n")
     except web.HTTPException as refused:
         response = web.Response(status=refused.status, text=f"{refused.text or refused.reason}\n")
+    except Exception:
+        log.exception("message not understood", extra={"path": request.path, "peer": request.remote})
+        response = web.Response(status=400, text="The message could not be processed.\n")
     if response.status >= 400:
         REFUSED.labels(response.status).inc()
         log.warning("message refused", extra={"path": request.path, "peer": request.remote, "status": response.status})
