@@ -74,7 +74,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
-    content = pack(Path(options["context"]), Path(options["dockerfile"]), options["exclude"])
+    content = pack(Path(options["context"]), Path(options["dockerfile"]), tuple(options["exclude"]))
     dest = Path(options["dest"])
     changed = not dest.is_file() or dest.read_bytes() != content
     if changed and not module.check_mode:

@@ -8,6 +8,7 @@ of its base), so "is it there?" is the same question as "is it up to date?".
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -61,7 +62,7 @@ class Plan:
     decided: str | None
 
 
-def context_files(root: Path, exclude: list[str]) -> Iterator[tuple[str, Path]]:
+def context_files(root: Path, exclude: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """Every file of a build context as (name in the archive, path), sorted by name."""
     excluded = [Path(entry).parts for entry in exclude]
     for path in sorted(root.rglob("*")):
@@ -72,7 +73,8 @@ def context_files(root: Path, exclude: list[str]) -> Iterator[tuple[str, Path]]:
             yield "/".join(parts), path
 
 
-def pack(root: Path, dockerfile: Path, exclude: list[str]) -> bytes:
+@functools.cache
+def pack(root: Path, dockerfile: Path, exclude: tuple[str, ...]) -> bytes:
     """The context as a tar archive that is the same for the same content, wherever and whenever it is made.
 
     Owners, times and all of the mode but the executable bit are fixed. The Dockerfile is added as `Dockerfile`.
@@ -231,7 +233,7 @@ def _resolve_one(
     base = base_of(recipe["base"])
     args = {**recipe.get("args", {}), "BASE": base.reference}
     target = recipe.get("target")
-    exclude = recipe.get("exclude", [])
+    exclude = tuple(recipe.get("exclude", []))
     settings = json.dumps([args, target, serial], sort_keys=True).encode()
     mark = digest(pack(context, dockerfile, exclude), settings)
     # our own services carry the documented image name; a rebuilt public image must not be taken for the public one
