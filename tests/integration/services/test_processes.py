@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from aiohttp import ClientConnectionError, ClientSession
 
 from tests.integration.services.conftest import PASSWORD, Postgres
 from tests.unit.services.openadr_support import (
+    ENVIRONMENT,
     TOKEN,
     VEN,
     FakeFlexMeasures,
@@ -40,8 +40,9 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [str(Path(sys.executable).with_name(f"cariflex-{self._name}")), "serve"]
-        environment = os.environ | {"CARIFLEX_CONFIG": str(self._folder / f"{self._name}.yml")}
+        script = f"from cariflex.{self._name}.main import cli; cli()"  # as the console script does
+        command = [sys.executable, "-c", script, "serve"]
+        environment = ENVIRONMENT | {"CARIFLEX_CONFIG": str(self._folder / f"{self._name}.yml")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

@@ -1,6 +1,7 @@
 """Stand-ins for PostgreSQL and FlexMeasures, and a VTN and a VEN over loopback, shared by the tests of the services."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -24,6 +25,9 @@ from cariflex.vtn.events import Event, Opt
 from cariflex.vtn.protocol import Vtn
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import Decide, Registration, Snapshot, StoreError
+
+# For processes that tests start: where the services' sources are.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "files/services/src")}
 
 VEN = "Cariflex-VEN-001"
 OTHER_VEN = "Cariflex-VEN-002"

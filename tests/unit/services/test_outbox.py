@@ -13,6 +13,7 @@ import pytest
 
 from cariflex.ven.grid import Stretch
 from cariflex.ven.outbox import Destination, Outbox, OutboxError, Post, ReceivedEvent
+from tests.unit.services.openadr_support import ENVIRONMENT
 
 HOUR = 3600
 T0 = 1_800_000_000  # a full hour
@@ -222,7 +223,7 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     """A writer is killed in the middle of its work: all that it had answered is there, once and in order."""
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     answered = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as writer:
         assert writer.stdout is not None
         for line in writer.stdout:
             answered = int(line) + 1

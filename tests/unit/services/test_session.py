@@ -189,6 +189,19 @@ async def test_an_answer_lost_on_the_way_is_given_again(tmp_path: Path) -> None:
         assert len(fake.posts) == 1, "the event came more than once, its values went out once"
 
 
+async def test_a_ven_that_lost_its_outbox_gets_the_live_events_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    async with flexmeasures() as fake, running_vtn() as vtn:
+        for folder in (first, second):
+            folder.mkdir()
+            async with running_ven(vtn.url, fake.url, folder):
+                await vtn.api("PUT", "/api/v1/events/price-1", price_body(next_hour()))
+                assert await opted(vtn, "price-1") == "optIn"
+                await eventually(lambda: fake.posts)
+            fake.posts, posts = [], fake.posts
+            assert len(posts) == 1
+
+
 async def test_while_flexmeasures_is_away_events_are_answered_and_kept(tmp_path: Path) -> None:
     """With a handler that posts by itself, plain openleadr answers optOut from the first failure on."""
     fake = FakeFlexMeasures()

@@ -45,7 +45,7 @@ def test_the_vtn_has_the_documented_defaults(settings_file: Path) -> None:
 def test_the_ven_reads_its_signals(settings_file: Path) -> None:
     settings_file.write_text(VEN)
     price = VenSettings.read("/etc/cariflex/ven.yml").signals["ENERGY_PRICE"]
-    assert (price.sensor, price.resolution.total_seconds(), price.neutral) == (84, 3600, None)
+    assert (price.sensor, price.unit, price.resolution.total_seconds()) == (84, "EUR/MWh", 3600)
 
 
 @pytest.mark.parametrize(

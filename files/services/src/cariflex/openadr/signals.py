@@ -28,6 +28,7 @@ class Signal:
     maximum: float
     meaning: str
     whole: bool = False
+    neutral: float | None = None  # what "no event" means; None where nothing does
     wire_factor: Decimal = Decimal(1)
     # Name of the measurement and its unit on the wire; None where the type says it all.
     wire_measurement: tuple[str, str] | None = None
@@ -79,6 +80,7 @@ SIGNALS: Mapping[str, Signal] = {
             minimum=0,
             maximum=100,
             meaning="share of maximum consumption that is allowed",
+            neutral=100.0,
             wire_factor=Decimal("0.01"),
         ),
         Signal(
@@ -89,6 +91,7 @@ SIGNALS: Mapping[str, Signal] = {
             maximum=3,
             meaning="0 normal, 1 moderate, 2 high, 3 special",
             whole=True,
+            neutral=0.0,
         ),
     )
 }

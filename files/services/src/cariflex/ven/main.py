@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import Gauge
 
+from cariflex.openadr.signals import SIGNALS
 from cariflex.service import Health, health_routes, listen, run
 from cariflex.settings import SettingsError
 from cariflex.ven.inbox import Inbox
@@ -25,7 +26,7 @@ async def serve(settings: VenSettings) -> None:
         raise SettingsError(str(error)) from None
     sender = Sender(str(settings.flexmeasures.url), settings.flexmeasures.email, password, outbox)
     destinations = {
-        name: Destination(target.sensor, target.unit, int(target.resolution.total_seconds()), target.neutral)
+        name: Destination(target.sensor, target.unit, int(target.resolution.total_seconds()), SIGNALS[name].neutral)
         for name, target in settings.signals.items()
     }
     inbox = Inbox(outbox, destinations, queued=sender.wake.set)

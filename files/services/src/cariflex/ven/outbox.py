@@ -136,8 +136,8 @@ class Outbox:
                 self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
         except sqlite3.Error as error:
             raise OutboxError(
-                f"{path} cannot be used: {error}. The folder must be writable; a damaged file can be moved away, "
-                "the VTN then sends the live events again once their answers are forgotten there."
+                f"{path} cannot be used: {error}. The folder must be writable. A damaged file can be moved away: "
+                "at its next start the VEN asks the VTN for all live events."
             ) from error
 
     def close(self) -> None:

@@ -33,11 +33,6 @@ class SensorOfSignal(BaseModel):
     sensor: int = Field(ge=1, description="the id of the sensor in FlexMeasures", examples=[84])
     unit: str = Field(description="the unit of the sensor", examples=["EUR/MWh"])
     resolution: Duration = Field(description="the resolution of the sensor", examples=["PT1H"])
-    neutral: float | None = Field(
-        None,
-        description="the value that stands where a cancelled event stood; none: leave what is there",
-        examples=[100],
-    )
 
     @field_validator("resolution")
     @classmethod
