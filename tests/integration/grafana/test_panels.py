@@ -1,0 +1,173 @@
+"""Every panel's query, run as grafana_ro on a real database, and what that role must not reach."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PANELS = {
+    panel["id"]: panel
+    for panel in json.loads((ROOT / "files/grafana/dashboards/cariflex.json").read_text(encoding="utf-8"))["panels"]
+}
+SERIES = [panel for panel in PANELS.values() if panel["targets"][0]["format"] == "time_series"]
+PRICES, LOAD_CONTROL, DEMAND_RESPONSE, FRESHNESS = 5, 6, 7, 13
+
+pytestmark = pytest.mark.docker
+Connection = psycopg.Connection[tuple[Any, ...]]
+Ask = Callable[..., Any]
+
+
+def title(panel: dict[str, Any]) -> str:
+    """The panel's name in test reports."""
+    return str(panel["title"])
+
+
+@pytest.mark.parametrize("panel", SERIES, ids=title)
+def test_series_are_numbers_in_order_of_time(panel: dict[str, Any], ask: Ask, grafana_ro: Connection) -> None:
+    answer = ask(grafana_ro, panel)
+
+    assert answer.columns == ["time", "metric", "value"]
+    assert len(answer.rows) > 0
+    times = [row[0] for row in answer.rows]
+    assert times == sorted(times)
+    assert all(isinstance(row[1], str) and isinstance(row[2], Real) for row in answer.rows)
+
+
+@pytest.mark.parametrize(
+    ("id_", "expected"),
+    [
+        (1, {f"PV_{n:02}": 40 + n for n in range(1, 11)}),
+        (2, {f"Bat_{n:02}": 50 + n for n in range(1, 11)}),
+        (3, {f"EV_{n:02}": 60 + n for n in range(1, 11)}),
+        (PRICES, {"consumption price": 84, "production price": 85}),
+        (8, {"irradiance": 81, "temperature": 82, "wind speed": 83}),
+    ],
+)
+def test_latest_measured_belief_is_shown_whatever_was_forecast_or_scheduled(
+    id_: int, expected: dict[str, float], ask: Ask, grafana_ro: Connection
+) -> None:
+    rows = ask(grafana_ro, PANELS[id_]).rows
+    assert {(metric, value) for _, metric, value in rows} == set(expected.items())
+    assert len({(time, metric) for time, metric, _ in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(("id_", "shown"), [(LOAD_CONTROL, 0), (DEMAND_RESPONSE, 3)])
+def test_signals_keep_their_strictest_value_when_zoomed_out(
+    id_: int, shown: float, ask: Ask, grafana_ro: Connection
+) -> None:
+    assert {value for *_, value in ask(grafana_ro, PANELS[id_]).rows} == {0, 1, 2, 3}
+    # the hour that is under way may lack its last quarters
+    zoomed = [value for *_, value in ask(grafana_ro, PANELS[id_], interval=timedelta(hours=1)).rows][1:-1]
+    assert set(zoomed) == {shown}
+
+
+def test_a_gap_is_not_filled(ask: Ask, superuser: Connection) -> None:
+    before = {time for time, *_ in ask(superuser, PANELS[LOAD_CONTROL]).rows}
+    superuser.execute(
+        """DELETE FROM timed_belief WHERE sensor_id = 86
+           AND event_start BETWEEN now() - interval '10 hours' AND now() - interval '5 hours'"""
+    )
+    after = {time for time, *_ in ask(superuser, PANELS[LOAD_CONTROL]).rows}
+    assert 20 <= len(before - after) <= 21
+
+
+def test_freshness_lists_the_worst_first(ask: Ask, superuser: Connection) -> None:
+    superuser.execute("DELETE FROM timed_belief WHERE sensor_id = 70 AND source_id = 1")
+    superuser.execute("DELETE FROM timed_belief WHERE sensor_id = 41 AND event_start > now() - interval '20 minutes'")
+    superuser.execute("SET LOCAL ROLE grafana_ro")
+
+    answer = ask(superuser, PANELS[FRESHNESS])
+
+    assert answer.columns == ["Sensor", "Last value from", "Value", "Unit", "Intervals missing"]
+    assert len(answer.rows) == 35
+    never, *others = [(row[0], row[2], row[3], row[4]) for row in answer.rows]
+    assert never == ("ev_10_power", None, "kWh", None)
+    assert others[:2] in (
+        # price: hourly, up to five hours ago; PV: every five minutes, up to twenty minutes ago
+        [("production_price", 85, "EUR/MWh", missing), ("pv_01_power", 41, "kW", 3)]
+        for missing in (4, 5)
+    )
+    assert {row[3] for row in others[2:]} == {0}
+
+
+def test_freshness_ignores_prices_of_tomorrow(ask: Ask, superuser: Connection) -> None:
+    superuser.execute("INSERT INTO timed_belief VALUES (now() + interval '9 hours', '0', 0.5, 7, 85, 1)")
+    rows = {row[0]: row for row in ask(superuser, PANELS[FRESHNESS]).rows}
+    assert rows["production_price"][2] == 85
+    assert rows["production_price"][4] > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("timed_belief", "event_start"),
+        ("timed_belief", "belief_horizon"),
+        ("timed_belief", "cumulative_probability"),
+        ("timed_belief", "event_value"),
+        ("timed_belief", "sensor_id"),
+        ("timed_belief", "source_id"),
+        ("sensor", "event_resolution"),
+        ("sensor", "unit"),
+        ("sensor", "generic_asset_id"),
+        ("data_source", "type"),
+        ("generic_asset", "name"),
+    ],
+)
+def test_a_column_that_FlexMeasures_drops_is_noticed(  # noqa: N802 - its name
+    table: str, column: str, ask: Ask, superuser: Connection
+) -> None:
+    superuser.execute(f"ALTER TABLE {table} DROP COLUMN {column} CASCADE".encode())
+    superuser.execute("SET LOCAL ROLE grafana_ro")
+
+    def is_broken(panel: dict[str, Any]) -> bool:
+        try:
+            with superuser.transaction():
+                ask(superuser, panel)
+        except psycopg.errors.UndefinedColumn:
+            return True
+        return False
+
+    assert any(is_broken(panel) for panel in PANELS.values())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT email FROM fm_user",
+        "SELECT password FROM fm_user",
+        "SELECT secrets FROM account",
+        "SELECT user_id FROM data_source",
+        "SELECT latitude FROM generic_asset",
+        "SELECT * FROM audit_log",
+        "UPDATE timed_belief SET event_value = 0",
+        "DELETE FROM sensor",
+        "CREATE TABLE mine (id int)",
+        "CREATE TEMPORARY TABLE mine (id int)",
+    ],
+)
+def test_grafana_ro_reaches_nothing_else(statement: str, grafana_ro: Connection) -> None:
+    grafana_ro.execute("SET default_transaction_read_only = off")  # a session may; the grants still refuse
+    grafana_ro.commit()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        grafana_ro.execute(statement.encode())
+
+
+def test_grafana_ro_cannot_enter_the_database_of_the_vtn(server: Any) -> None:
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        server.connect("grafana_ro", "openadr")
+
+
+def test_a_query_of_grafana_is_cut_off(grafana_ro: Connection) -> None:
+    (shown,) = grafana_ro.execute("SHOW statement_timeout").fetchone() or ()
+    assert shown == "30s"
+
+
+@pytest.mark.parametrize("script", ["provision.sql", "grants.sql"])
+def test_provisioning_again_changes_nothing(script: str, server: Any) -> None:
+    assert server.provision(script) == ""
