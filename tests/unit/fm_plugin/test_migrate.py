@@ -20,14 +20,18 @@ def revisions(folder: Path, **down: object) -> Path:
 
 
 def test_the_newest_revisions_are_those_nothing_builds_on(tmp_path: Path) -> None:
-    assert migrate.installed_heads(revisions(tmp_path, a=None, b="a", c="b")) == {"c"}
-    assert migrate.installed_heads(revisions(tmp_path, d="b")) == {"c", "d"}
-    assert migrate.installed_heads(revisions(tmp_path, e=("c", "d"))) == {"e"}
+    assert migrate.installed_revisions(revisions(tmp_path, a=None, b="a", c="b")).heads == {"c"}
+    assert migrate.installed_revisions(revisions(tmp_path, d="b")).heads == {"c", "d"}
+    assert migrate.installed_revisions(revisions(tmp_path, e=("c", "d"))).heads == {"e"}
+    assert migrate.installed_revisions(tmp_path).known == set("abcde")
 
 
 def test_annotated_revisions_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("revision: str = 'a'\ndown_revision: str | None = None\nbranch_labels: str\n")
-    assert migrate.installed_heads(tmp_path) == {"a"}
+    assert migrate.installed_revisions(tmp_path).heads == {"a"}
+
+
+INSTALLED = migrate.Revisions(frozenset({"old", "new"}), frozenset({"new"}))
 
 
 class Database:
@@ -71,7 +75,12 @@ class Database:
     ],
 )
 def test_a_database_is_ready_with_the_newest_schema_and_the_first_rows(database: Database, ready: bool) -> None:
-    assert migrate.is_ready(database, frozenset({"new"})) is ready
+    assert migrate.is_ready(database, INSTALLED) is ready
+
+
+def test_a_database_of_a_newer_flexmeasures_is_left_alone() -> None:
+    with pytest.raises(SystemExit, match=r"newer FlexMeasures \(revision newest\)"):
+        migrate.is_ready(Database(tables=True, versions=("newest",)), INSTALLED)
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def sleep(seconds: float) -> None:
         happened["now"] += seconds
 
-    monkeypatch.setattr(migrate, "installed_heads", lambda: frozenset({"new"}))
+    monkeypatch.setattr(migrate, "installed_revisions", lambda: INSTALLED)
     monkeypatch.setattr(migrate, "_upgrade", upgrade)
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: happened["now"])
@@ -172,6 +181,16 @@ def test_afterwards_it_becomes_the_command(gate: dict[str, Any], monkeypatch: py
     migrate.main(["--", "gunicorn", "--bind", "0.0.0.0:5000"])
     migrate.main([])
     assert became == [("gunicorn", ["gunicorn", "--bind", "0.0.0.0:5000"])]
+
+
+def test_a_database_that_goes_away_is_told_in_one_line(gate: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> bool:
+        raise psycopg2.OperationalError("server closed the connection unexpectedly\nThis probably means")
+
+    monkeypatch.setattr(migrate, "is_ready", gone)
+    monkeypatch.setattr(configuration, "load", lambda: {"SQLALCHEMY_DATABASE_URI": "postgresql://db"})
+    with pytest.raises(SystemExit, match=r"went away: server closed the connection unexpectedly$"):
+        migrate.main(["--wait"])
 
 
 def test_settings_are_those_of_flexmeasures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

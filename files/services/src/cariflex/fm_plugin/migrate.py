@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 
@@ -27,8 +27,15 @@ _LOCK = 0x666D736368656D61
 _PAUSE_SECONDS = 1.0
 
 
-def installed_heads(versions: Path | None = None) -> frozenset[str]:
-    """The newest revisions of the installed FlexMeasures: those that no other revision builds on.
+class Revisions(NamedTuple):
+    """The schema's revisions that a FlexMeasures knows, and the newest of them: those that no other builds on."""
+
+    known: frozenset[str]
+    heads: frozenset[str]
+
+
+def installed_revisions(versions: Path | None = None) -> Revisions:
+    """The revisions of the installed FlexMeasures.
 
     Args:
         versions: folder with alembic's revision files; the installed FlexMeasures' by default.
@@ -41,14 +48,14 @@ def installed_heads(versions: Path | None = None) -> frozenset[str]:
         if package is None or package.origin is None:
             raise SystemExit("FlexMeasures is not installed in this environment.")
         versions = Path(package.origin).parent / "data" / "migrations" / "versions"
-    revisions: set[str] = set()
+    known: set[str] = set()
     built_on: set[str] = set()
     for path in versions.glob("*.py"):
         names = _constants(ast.parse(path.read_bytes()))
-        revisions.add(names["revision"])
+        known.add(names["revision"])
         before = names.get("down_revision") or ()
         built_on.update([before] if isinstance(before, str) else before)
-    return frozenset(revisions - built_on)
+    return Revisions(frozenset(known), frozenset(known - built_on))
 
 
 def _constants(module: ast.Module) -> dict[str, Any]:
@@ -62,14 +69,24 @@ def _constants(module: ast.Module) -> dict[str, Any]:
     return found
 
 
-def is_ready(connection: Any, heads: frozenset[str]) -> bool:
-    """Whether the schema is the installed FlexMeasures' and its initial rows are there."""
+def is_ready(connection: Any, revisions: Revisions) -> bool:
+    """Whether the schema is the installed FlexMeasures' and its initial rows are there.
+
+    Raises:
+        SystemExit: the database was migrated by a newer FlexMeasures.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('alembic_version')")
         if cursor.fetchone()[0] is None:
             return False
         cursor.execute("SELECT version_num FROM alembic_version")
-        if frozenset(row[0] for row in cursor.fetchall()) != heads:
+        recorded = frozenset(row[0] for row in cursor.fetchall())
+        if unknown := recorded - revisions.known:
+            raise SystemExit(
+                f"The database was migrated by a newer FlexMeasures (revision {', '.join(sorted(unknown))}). "
+                "Run that version's image, or restore a backup from before the upgrade."
+            )
+        if recorded != revisions.heads:
             return False
         cursor.execute("SELECT EXISTS (SELECT FROM role WHERE name = 'admin')")
         return bool(cursor.fetchone()[0])
@@ -99,27 +116,27 @@ def ensure(dsn: str, deadline: float, *, wait: bool) -> None:
     """Return when the database is ready; make it ready, unless only to wait.
 
     Raises:
-        SystemExit: it did not become ready in time, or the migration failed.
+        SystemExit: it did not become ready in time, cannot become ready, or the migration was of no use.
     """
-    heads = installed_heads()
+    revisions = installed_revisions()
     with _connection(dsn, deadline) as connection:
-        if is_ready(connection, heads):
+        if is_ready(connection, revisions):
             return
         if wait:
             _log("waiting until the database is migrated")
-            while not is_ready(connection, heads):
+            while not is_ready(connection, revisions):
                 if time.monotonic() > deadline:
                     raise SystemExit("The database was not migrated in time: look at the log of flexmeasures-server.")
                 time.sleep(_PAUSE_SECONDS)
             return
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # ends with the connection
-        if is_ready(connection, heads):
+        if is_ready(connection, revisions):
             return  # another container has done it meanwhile
         began = time.monotonic()
-        _log(f"migrating the database to {', '.join(sorted(heads))}")
+        _log(f"migrating the database to {', '.join(sorted(revisions.heads))}")
         _upgrade()
-        if not is_ready(connection, heads):
+        if not is_ready(connection, revisions):
             raise SystemExit("The migration ended without an error, but the database is not as FlexMeasures wants it.")
         _log(f"migrated in {time.monotonic() - began:.0f} s")
 
@@ -153,7 +170,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to become afterwards")
     given = parser.parse_args(arguments)
     dsn = configuration.database_dsn(configuration.load())
-    ensure(dsn, time.monotonic() + given.timeout, wait=given.wait)
+    try:
+        ensure(dsn, time.monotonic() + given.timeout, wait=given.wait)
+    except psycopg2.OperationalError as error:
+        raise SystemExit(f"The database went away: {str(error).strip().splitlines()[0]}") from None
     if given.command:
         os.execvp(given.command[0], given.command)  # noqa: S606 - the operator's own command line
 
