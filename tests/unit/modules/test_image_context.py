@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Path:
 
 def built(project: Path, name: str, serial: str = "") -> str:
     pack.cache_clear()
-    reference = resolve(DECLARED, project, False, serial)[name].reference
+    reference: str | None = resolve(DECLARED, project, False, serial)[name].reference
     assert reference is not None
     return reference
 
@@ -56,8 +56,9 @@ def test_same_content_is_the_same_archive_wherever_and_whenever_it_is_made(proje
 
 
 def test_the_archive_holds_the_context_and_the_dockerfile(project: Path) -> None:
-    archive = tarfile.open(fileobj=BytesIO(pack(project / "own", project / "db/Dockerfile", ("other",))))
-    assert archive.getnames() == ["Dockerfile", "src/app.py"]
+    packed = BytesIO(pack(project / "own", project / "db/Dockerfile", ("other",)))
+    with tarfile.open(fileobj=packed) as archive:
+        assert archive.getnames() == ["Dockerfile", "src/app.py"]
 
 
 @pytest.mark.parametrize("changed", ["own/src/app.py", "own/Dockerfile", "files/images/debian/build.sh"])
