@@ -89,12 +89,13 @@ class Pair:
     def beliefs(self, sensor: int) -> dict[datetime, list[float]]:
         """Every value that FlexMeasures has of each event of a sensor, the first belief first."""
         rows = self.stack.sql(
-            "SELECT extract(epoch FROM event_start), event_value FROM timed_belief "
-            f"WHERE sensor_id = {sensor} ORDER BY event_start, belief_horizon DESC"  # noqa: S608  a number of ours
+            "SELECT sensor_id, extract(epoch FROM event_start), event_value FROM timed_belief "
+            "ORDER BY event_start, belief_horizon DESC"
         )
         found: dict[datetime, list[float]] = {}
-        for start, value in rows:
-            found.setdefault(datetime.fromtimestamp(float(start), UTC), []).append(float(value))
+        for of, start, value in rows:
+            if int(of) == sensor:
+                found.setdefault(datetime.fromtimestamp(float(start), UTC), []).append(float(value))
         return found
 
     def healthy(self, name: str) -> bool:
