@@ -29,7 +29,7 @@ test:
 
 bench:
 	./bootstrap.sh test
-	.venv/bin/python bench/run.py
+	.venv/bin/python bench/deploy.py
 
 docs:
 	.venv/bin/python docs/generate.py
