@@ -1,8 +1,8 @@
 """How long deploying takes and how much memory the system needs, beside Docker Compose alone.
 
-    .venv/bin/python bench/deploy.py                   unchanged run and memory, of the dev stack that runs here
-    .venv/bin/python bench/deploy.py --from-nothing    also a deployment with the images present and one without any image:
-                                                       DELETES the dev stack, its data and its images first
+    .venv/bin/python bench/deploy.py                  unchanged run and memory, of the dev stack that runs here
+    .venv/bin/python bench/deploy.py --from-nothing   also a deployment with the images present, and one without any
+                                                      image: DELETES the dev stack, its data and its images first
 
 Figures depend on the machine; ratios less so. Both sides of a ratio are measured in turn, in one run.
 """
