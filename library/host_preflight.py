@@ -152,6 +152,11 @@ containers:
   returned: on success
   type: list
   elements: str
+images:
+  description: References of the images on the host.
+  returned: on success
+  type: list
+  elements: str
 """
 
 import dataclasses
@@ -192,6 +197,7 @@ def facts_of(host: Host) -> dict[str, Any]:
         "buildx_version": host.engine.buildx_version,
         "networks": [dataclasses.asdict(network) for network in host.engine.networks],
         "containers": list(host.engine.containers),
+        "images": list(host.engine.images),
     }
 
 

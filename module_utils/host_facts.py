@@ -66,6 +66,7 @@ class Engine:
     networks: tuple[Network, ...] = ()
     containers: tuple[str, ...] = ()  # names, stopped ones too
     published: dict[int, str] = field(default_factory=dict)  # TCP port of the host -> container
+    images: tuple[str, ...] = ()  # references
     images_bytes: int = 0
 
 
@@ -248,6 +249,7 @@ def read_engine(path: str, root: Path) -> Engine:
         networks=networks,
         containers=tuple(sorted(names.values())),
         published=published,
+        images=tuple(sorted(tag for image in images for tag in image.get("RepoTags") or ())),
         images_bytes=sum(image["Size"] for image in images),
         compose_version=compose,
         buildx_version=buildx,

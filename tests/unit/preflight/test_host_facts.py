@@ -116,7 +116,7 @@ ANSWERS: dict[str, Any] = {
         {"Id": "2", "Names": ["/stopped"], "Ports": []},
         {"Id": "3", "Names": [], "Ports": [{"PrivatePort": 1, "PublicPort": 1, "Type": "tcp"}]},
     ],
-    "/images/json": [{"Size": 1000}, {"Size": 234}],
+    "/images/json": [{"Size": 1000, "RepoTags": ["postgres:17.12-trixie"]}, {"Size": 234, "RepoTags": None}],
 }
 
 
@@ -186,6 +186,7 @@ def test_engine_that_answers(engine_socket: UnixServer, no_commands: Path, tmp_p
         ),
         containers=("stopped", "traefik"),
         published={80: "traefik"},
+        images=("postgres:17.12-trixie",),
         images_bytes=1234,
     )
 
