@@ -131,7 +131,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flexmeasures_client import FlexMeasuresClient, FlexMeasuresError
+from ansible.module_utils.flexmeasures_client import FlexMeasuresClient
+from ansible.module_utils.http_api import ApiError
 from ansible.module_utils.problem import Problem, headline, listing, one_of
 from ansible.module_utils.topology_rules import topology_problems
 
@@ -201,7 +202,7 @@ def main() -> None:
             )
         finally:
             calls = client.calls
-    except FlexMeasuresError as error:
+    except ApiError as error:
         module.fail_json(msg=str(error), api_calls=calls)
     module.exit_json(
         changed=result["changed"],

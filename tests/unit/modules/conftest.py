@@ -77,9 +77,9 @@ class Server:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def answer(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                outer.received.append(Received("POST", self.path, dict(self.headers), json.loads(raw)))
+                outer.received.append(Received(self.command, self.path, dict(self.headers), json.loads(raw or "null")))
                 reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
                 if reply.after is not None:
                     reply.after.wait(10)
@@ -90,6 +90,8 @@ class Server:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(text.encode())
+
+            do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server calls
 
             def log_message(self, *_: object) -> None:
                 """Tests read what was received, not a log."""

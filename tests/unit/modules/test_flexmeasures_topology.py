@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils import flexmeasures_client
+from ansible.module_utils import http_api
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -207,7 +207,7 @@ def test_a_server_that_hangs_is_given_up(
 ) -> None:
     release = threading.Event()
     server.replies = [Reply(body=CHANGED, after=release)]
-    monkeypatch.setattr(flexmeasures_client, "TRIES", 2)
+    monkeypatch.setattr(http_api, "TRIES", 2)
     result = run_module("flexmeasures_topology", arguments(server.url, timeout=1))
     release.set()
     assert result["failed"]

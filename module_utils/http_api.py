@@ -1,0 +1,164 @@
+"""Calls to an HTTP API of ours: one address, one token, bounded tries; nothing between us and the server."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.parse
+from email.message import Message
+from http.client import HTTPException
+from typing import Any, NamedTuple
+
+from ansible.module_utils.urls import Request
+
+from .problem import shown
+
+TRIES = 4
+# The longest that a server's Retry-After is obeyed.
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class ApiError(Exception):
+    """A call failed; the message names status, address and fix, and holds no secret."""
+
+
+class Answer(NamedTuple):
+    """What came back: status 0 stands for no answer at all, with the reason as `body`."""
+
+    status: int
+    headers: Message
+    body: str
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object that came back; empty when it is anything else."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def excerpt(self) -> str:
+        """The beginning of the body, in one line."""
+        return " ".join(self.body[:160].split())
+
+
+class HttpApi:
+    """One server and its token.
+
+    Args:
+        url: scheme, host and port of the server, such as ``http://192.168.240.20:5000``.
+        token: what goes into ``Authorization: Bearer``.
+        example: an address to name when `url` cannot be one.
+        host_header: name under which the server is to be asked, when it does not answer to its address.
+        timeout: how long one try waits for data, in seconds.
+        validate_certs: whether the certificate of an https address is checked.
+        ca_path: file with the certificate authorities to check it with; None for the system's.
+
+    Attributes:
+        calls: how many requests were sent, tries included.
+
+    Raises:
+        ApiError: the address cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        example: str,
+        host_header: str | None = None,
+        timeout: float = 30,
+        validate_certs: bool = True,
+        ca_path: str | None = None,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ApiError(f"url = {shown(url)} is no address: write one such as {example}.")
+        if parts.username or parts.password:
+            raise ApiError("url holds a user name: write only scheme, host and port; the token is given apart.")
+        self.server = f"{parts.scheme}://{parts.netloc}"
+        self.calls = 0
+        self._request = Request(
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                **({"Host": host_header} if host_header else {}),
+            },
+            # The server is on a network of the host: no proxy, no other address, no netrc (it would replace the token).
+            use_proxy=False,
+            use_netrc=False,
+            follow_redirects="none",
+            timeout=timeout,
+            validate_certs=validate_certs,
+            ca_path=ca_path,
+        )
+
+    def call(self, method: str, path: str, content: object = None) -> Answer:
+        """Send a request that may be sent again after any failure, because it declares a state or only asks.
+
+        Args:
+            method: such as ``PUT``.
+            path: from the root of the server.
+            content: sent as JSON; None for no body.
+
+        Returns:
+            The answer of the last try, whatever its status; status 0 when there was none.
+
+        Raises:
+            ApiError: the server's certificate is not trusted.
+        """
+        body = None if content is None else json.dumps(content).encode()
+        for attempt in range(1, TRIES + 1):
+            answer = self._try(method, self.server + path, body)
+            if answer.status not in (0, 429) and answer.status < 500:
+                break
+            if attempt < TRIES:
+                time.sleep(_pause(answer, attempt))
+        return answer
+
+    def _try(self, method: str, address: str, body: bytes | None) -> Answer:
+        self.calls += 1
+        try:
+            with self._request.open(method, address, data=body) as response:
+                return Answer(response.status, response.headers, response.read().decode(errors="replace"))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.headers, error.read().decode(errors="replace"))
+        except ssl.SSLCertVerificationError as error:
+            raise _untrusted(address, error) from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise _untrusted(address, error.reason) from None
+            return Answer(0, Message(), str(error.reason))
+        except (OSError, HTTPException) as error:  # the connection broke, or no data came in time
+            return Answer(0, Message(), str(error) or type(error).__name__)
+
+
+def unanswered(address: str, answer: Answer, container: str) -> ApiError:
+    """The error for no answer in any try."""
+    return ApiError(
+        f"{address} did not answer in {TRIES} tries: {answer.body}. "
+        f"Fix: see whether {container} is up ('docker ps') and what it says ('docker logs')."
+    )
+
+
+def redirected(answer: Answer) -> str | None:
+    """The fix when the server sends us elsewhere, else None."""
+    if not 300 <= answer.status < 400:
+        return None
+    to = answer.headers.get("Location", "another address")
+    return f"let url be the server itself; the token is not sent on to {to}"
+
+
+def _untrusted(address: str, error: ssl.SSLCertVerificationError) -> ApiError:
+    return ApiError(f"{address}: its certificate is not trusted ({error.verify_message}). Fix: set ca_path to its CA.")
+
+
+def _pause(answer: Answer, attempt: int) -> float:
+    """How long to wait before the next try: what the server asks for, else 1, 2, 4 s."""
+    asked = answer.headers.get("Retry-After", "")
+    return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdecimal() else float(2 ** (attempt - 1))
