@@ -1,4 +1,4 @@
-"""`playbooks/secrets.yml` makes what is missing, keeps what is there, and never writes a real environment's secrets in the open."""
+"""`playbooks/secrets.yml` makes what is missing, keeps what is there, and writes no real secret unencrypted."""
 
 import os
 import subprocess
