@@ -34,6 +34,24 @@ async def test_delete_cancels_once() -> None:
         assert (status, answer["errors"][0]["fix"]) == (409, "Use a new event id.")
 
 
+async def test_a_preview_answers_as_put_would_and_changes_nothing() -> None:
+    preview = f"{EVENT}/preview"
+    async with running_vtn() as vtn:
+        status, answer = await vtn.api("POST", preview, price_body(START))
+        assert (status, answer["changed"], answer["event"]["targets"]) == (200, True, [VEN])
+        assert vtn.store.history == {}
+        await vtn.api("PUT", EVENT, price_body(START))
+        status, answer = await vtn.api("POST", preview, price_body(START))
+        assert (status, answer["changed"], answer["event"]["modification_number"]) == (200, False, 0)
+        status, answer = await vtn.api("POST", preview, price_body(START, 99.0))
+        assert (status, answer["changed"], answer["event"]["modification_number"]) == (200, True, 1)
+        status, answer = await vtn.api("POST", "/api/v1/events/price-2/preview", price_body(START))
+        assert (status, answer["errors"][0]["field"]) == (409, "start")
+        status, answer = await vtn.api("POST", preview, price_body(START, unit="kW"))
+        assert (status, answer["errors"][0]["field"]) == (422, "unit")
+        assert [version.intervals[0].value for version in vtn.store.history["price-1"]] == [120.0]
+
+
 async def test_an_event_is_shown_with_its_versions() -> None:
     async with running_vtn() as vtn:
         await vtn.api("PUT", EVENT, price_body(START, 1.0, 2.0))
@@ -99,18 +117,19 @@ async def test_the_description_has_every_route_and_only_those() -> None:
             ("get", "/api/v1/vens"),
             ("get", "/api/v1/events"),
             *((method, "/api/v1/events/{event_id}") for method in ("get", "put", "delete")),
+            ("post", "/api/v1/events/{event_id}/preview"),
         }
-        for _, path in described:
-            status, _ = await _status(vtn, path.replace("{event_id}", "price-1"))
-            assert status in (200, 404), path
+        for method, path in described:
+            status, _ = await _status(vtn, method, path.replace("{event_id}", "price-1"))
+            assert status in (200, 404) or (method != "get" and status == 422), path
         references = set(re.findall(r"#/components/schemas/(\w+)", str(answer)))
         assert references <= set(answer["components"]["schemas"])
 
 
-async def _status(vtn: Any, path: str) -> tuple[int, Any]:
+async def _status(vtn: Any, method: str, path: str) -> tuple[int, Any]:
     if path == "/metrics":
         return 200, None  # text, see test_metrics
-    status, answer = await vtn.api("GET", path)
+    status, answer = await vtn.api(method.upper(), path)
     return status, answer
 
 

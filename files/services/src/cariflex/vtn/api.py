@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +18,7 @@ from cariflex.vtn.board import Board
 from cariflex.vtn.events import EVENT_ID_PATTERN, ConflictError, Event, EventRequest, accepted, cancelled, requested
 from cariflex.vtn.openapi import document
 from cariflex.vtn.settings import VtnSettings
-from cariflex.vtn.store import Store, StoreError
+from cariflex.vtn.store import Decide, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Api:
                 web.get("/api/v1/events/{event_id}", self._get_event),
                 web.put("/api/v1/events/{event_id}", self._put_event),
                 web.delete("/api/v1/events/{event_id}", self._delete_event),
+                web.post("/api/v1/events/{event_id}/preview", self._preview_event),
                 web.get("/api/v1/vens", self._get_vens),
             ]
         )
@@ -72,17 +73,40 @@ class Api:
 
     async def _put_event(self, request: web.Request) -> web.Response:
         event_id = _event_id(request)
+        now = self._board.clock()
+        event, changed = await self._store.save(event_id, now, await self._decision(request, event_id, now))
+        created = changed and event.modification_number == 0
+        return await self._changed(event, changed, "created" if created else "modified", 201 if created else 200)
+
+    async def _preview_event(self, request: web.Request) -> web.Response:
+        """Answer as PUT would, and change nothing.
+
+        An address of its own and no parameter of PUT: a VTN that does not know it must not change anything either.
+        """
+        event_id = _event_id(request)
+        now = self._board.clock()
+        decide = await self._decision(request, event_id, now)
+
+        def decide_and_stop(current: Event | None, live: Sequence[Event]) -> Event:
+            wanted = decide(current, live)
+            raise _Previewed(wanted, wanted is not current)
+
+        try:
+            event, changed = await self._store.save(event_id, now, decide_and_stop)
+        except _Previewed as previewed:
+            event, changed = previewed.event, previewed.changed
+        return web.json_response({"changed": changed, "event": event.as_dict(now)})
+
+    async def _decision(self, request: web.Request, event_id: str, now: datetime) -> Decide:
+        """What a request makes of the event that there is."""
         asked = EventRequest.parse(await request.read())
         past_start = timedelta(minutes=self._settings.past_start_minutes)
-        now = self._board.clock()
 
         def decide(current: Event | None, live: Sequence[Event]) -> Event:
             wanted = requested(event_id, asked, current, self._settings.vens, now)
             return accepted(wanted, current, live, self._settings.vtn_id, now, past_start)
 
-        event, changed = await self._store.save(event_id, now, decide)
-        created = changed and event.modification_number == 0
-        return await self._changed(event, changed, "created" if created else "modified", 201 if created else 200)
+        return decide
 
     async def _delete_event(self, request: web.Request) -> web.Response:
         event_id = _event_id(request)
@@ -151,6 +175,15 @@ class Api:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = token.strip().encode("utf-8", "surrogateescape")
         return scheme.lower() == "bearer" and hmac.compare_digest(given, self._token)
+
+
+class _Previewed(Exception):  # noqa: N818  it is an answer, no error
+    """Ends a transaction in which the next version was decided and must not be stored."""
+
+    def __init__(self, event: Event, changed: bool) -> None:
+        super().__init__(event.event_id)
+        self.event = event
+        self.changed = changed
 
 
 class _Unknown(web.HTTPNotFound):

@@ -36,6 +36,13 @@ def document(ven_ids: list[str]) -> dict[str, Any]:
         }
         | _failures(401, 409, 413, 422, 503),
     }
+    preview = {
+        "summary": "What PUT would answer; changes nothing",
+        "parameters": [event_id],
+        "requestBody": put["requestBody"],
+        "responses": {"200": _answer("`changed` says whether PUT would change it", changed)}
+        | _failures(401, 409, 413, 422, 503),
+    }
     delete = {
         "summary": "Cancel an event (idempotent)",
         "parameters": [event_id],
@@ -76,6 +83,7 @@ def document(ven_ids: list[str]) -> dict[str, Any]:
                 "put": put,
                 "delete": delete,
             },
+            "/api/v1/events/{event_id}/preview": {"post": preview},
             "/api/v1/vens": {
                 "get": {
                     "summary": "The VENs with registration and last poll",
