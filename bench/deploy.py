@@ -52,10 +52,10 @@ def site() -> str:
     return run([*PLAYBOOK, "playbooks/site.yml"])
 
 
-def compose_up() -> None:
+def compose_up(*options: str) -> None:
     """What `site.yml` is compared with: starting the same projects with Compose alone, one after the other."""
     for folder in stacks():
-        run(["docker", "compose", "up", "--detach", "--wait"], folder)
+        run(["docker", "compose", "up", "--detach", *options], folder)
 
 
 def purge(*, images: bool) -> None:
@@ -96,11 +96,13 @@ def main() -> None:
 
     if "changed=0" not in site():
         sys.exit("site.yml still changes something: run `make dev` again and look at what it changes.")
-    pairs = [(seconds(compose_up), seconds(site)) for _ in range(options.runs)]
-    compose, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
-    rows.append(("unchanged: docker compose up of the same projects", f"{compose:.1f} s", "the baseline"))
+    sides = [(seconds(compose_up), seconds(lambda: compose_up("--wait")), seconds(site)) for _ in range(options.runs)]
+    compose, waiting, ours = (statistics.median(side) for side in zip(*sides, strict=True))
+    rows.append(("unchanged: docker compose up -d", f"{compose:.1f} s", "baseline"))
+    rows.append(("unchanged: docker compose up -d --wait", f"{waiting:.1f} s", "baseline that also waits for health"))
     rows.append(("unchanged: site.yml", f"{ours:.1f} s", "≤ 20 s"))
-    rows.append(("unchanged: site.yml / docker compose up", f"{ours / compose:.1f}", "≤ 5"))
+    rows.append(("unchanged: site.yml / docker compose up -d", f"{ours / compose:.1f}", "≤ 5"))
+    rows.append(("unchanged: site.yml / docker compose up -d --wait", f"{ours / waiting:.1f}", ""))
     rows.append(("memory of all containers", f"{memory_gib():.2f} GiB", "≤ 3.5 GB"))
 
     width = max(len(name) for name, _, _ in rows)
