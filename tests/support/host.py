@@ -134,9 +134,11 @@ class Host:
 
     def wait_until_booted(self) -> None:
         """Until systemd has started everything."""
-        eventually(lambda: self.run("systemctl", "--version"), 30)
-        state = self.shell("systemctl is-system-running --wait || true").strip()
-        assert state == "running", f"{self.name} is {state}\n{self.shell('systemctl --failed; journalctl -p 4 -n 50')}"
+        try:
+            eventually(lambda: self.shell("systemctl is-system-running || true").strip() == "running", 60)
+        except AssertionError as error:
+            failed = self.shell("systemctl --failed; journalctl --no-pager --priority 4 --lines 50")
+            raise AssertionError(f"{self.name} does not boot: {error}\n{failed}") from None
 
     def restart(self) -> None:
         """Reboot it."""
