@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.unit.services.conftest import pytest_pyfunc_call
-from tests.unit.services.openadr_support import free_port
 
 collect_ignore_glob = [] if importlib.util.find_spec("openleadr") else ["test_*.py"]
 __all__ = ["pytest_pyfunc_call"]
@@ -60,7 +60,9 @@ def postgres() -> Iterator[Postgres]:
     if not image:
         pytest.skip("CARIFLEX_TEST_POSTGRES_IMAGE names no image of PostgreSQL, cariflex/postgres:17-… for example")
     name = f"cariflex-test-postgres-{uuid.uuid4().hex[:8]}"
-    port = free_port()  # fixed: a port that Docker chooses is another one after a restart
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]  # fixed: a port that Docker chooses is another one after a restart
     options = [
         "--name",
         name,

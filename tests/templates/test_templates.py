@@ -1,0 +1,235 @@
+"""Every template of every role, rendered for every inventory, is what Compose, the services and the CIS items want.
+
+The roles themselves render, with their real wiring; only roles/stack is replaced by one that keeps what it is given.
+"""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = ["dev", "test", "prod"]
+STACKS = ["flexmeasures", "grafana", "openadr", "postgres", "redis", "traefik"]
+DOMAINS = {
+    "dev": ("cariflex.localhost", "grafana.cariflex.localhost"),
+    "test": ("test.cariflex.digitribe.fr", "grafana.test.cariflex.digitribe.fr"),
+    "prod": ("cariflex.digitribe.fr", "grafana.digitribe.fr"),
+}
+SECRETS = {
+    name: f"{name.removeprefix('vault_').replace('_', '-')}-0123456789-0123456789-0123456789"
+    for name in yaml.safe_load((ROOT / "playbooks/vars/secrets.yml").read_text())["secrets_declared"]
+}
+IMAGES = yaml.safe_load((ROOT / "playbooks/vars/versions.yml").read_text())["versions_images"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a role hands over to be deployed."""
+
+    files: dict[str, str]
+    secrets: dict[str, str]
+    folders: dict[str, int]
+
+    @property
+    def compose(self) -> dict[str, Any]:
+        """The stack's compose.yml."""
+        return dict(yaml.safe_load(self.files["compose.yml"]))
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        """Its services."""
+        return dict(self.compose["services"])
+
+
+@pytest.fixture(scope="session", params=ENVIRONMENTS)
+def environment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def stacks(environment: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
+    folder = tmp_path_factory.mktemp(environment)
+    given = {
+        **SECRETS,
+        "images_references": {name: f"example/{name}:1" for name in IMAGES},
+        "rendered_path": str(folder),
+        # what needs a host or an engine is left out
+        "postgres_docker_available": False,
+        "flexmeasures_docker_available": False,
+        "_traefik_certificate_is_due": False,
+        "grafana_dashboards_path": str(ROOT / "files/grafana/dashboards"),
+        "_flexmeasures_plugin_path": str(ROOT / "files/services/src/cariflex"),
+    }
+    (folder / "given.json").write_text(json.dumps(given))
+    done = subprocess.run(
+        [
+            str(ROOT / ".venv/bin/ansible-playbook"),
+            *("-i", f"inventories/{environment}", "-e", f"@{folder}/given.json", "tests/templates/render.yml"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_ROLES_PATH": f"{ROOT}/tests/templates/roles:{ROOT}/roles"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return {path.stem: Stack(**json.loads(path.read_text())) for path in folder.glob("*.json") if path.stem != "given"}
+
+
+def services(stacks: dict[str, Stack]) -> dict[str, dict[str, Any]]:
+    """Every service of every stack."""
+    return {name: service for stack in stacks.values() for name, service in stack.services.items()}
+
+
+def test_every_stack_is_rendered(stacks: dict[str, Stack]) -> None:
+    assert sorted(stacks) == STACKS
+
+
+def test_compose_accepts_every_file(stacks: dict[str, Stack], tmp_path: Path) -> None:
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("Docker Compose is not installed: run `make test`, which installs it")
+    for name, stack in stacks.items():
+        for path, text in {**stack.files, **{f"secrets/{secret}": "x" for secret in stack.secrets}}.items():
+            target = tmp_path / name / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        command = ["docker", "compose", "--project-directory", str(tmp_path / name), "config", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), name
+
+
+def test_every_other_yaml_file_can_be_read(stacks: dict[str, Stack]) -> None:
+    for stack in stacks.values():
+        for path, text in stack.files.items():
+            if path.endswith((".yml", ".json")):
+                assert yaml.safe_load(text), path
+
+
+def test_nothing_is_left_unrendered(stacks: dict[str, Stack]) -> None:
+    for stack in stacks.values():
+        for path, text in stack.files.items():
+            if path.endswith((".yml", ".conf", ".sql")):
+                assert not re.search(r"\{\{|\{%|\bNone\b|AnsibleUndefined", text), path
+
+
+def test_containers_are_hardened(stacks: dict[str, Stack]) -> None:
+    for name, service in services(stacks).items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert int(str(service["user"]).split(":")[0]) > 0, name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert service["healthcheck"]["test"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["restart"] == "unless-stopped", name
+        assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "ulimits"} & service.keys(), name
+        assert not any("docker.sock" in str(volume) for volume in service.get("volumes", [])), name
+
+
+def test_images_are_started_as_they_are(stacks: dict[str, Stack]) -> None:
+    for name, service in services(stacks).items():
+        assert service["image"].startswith("example/"), name
+        assert "build" not in service, name
+
+
+def test_only_the_proxy_publishes_ports(stacks: dict[str, Stack]) -> None:
+    published = {name: service["ports"] for name, service in services(stacks).items() if "ports" in service}
+    assert published == {"traefik": ["80:80", "443:443"]}
+
+
+def test_containers_are_called_as_documented_and_are_where_they_belong(stacks: dict[str, Stack]) -> None:
+    found = {
+        service["container_name"]: {
+            network: (options or {}).get("ipv4_address") for network, options in service["networks"].items()
+        }
+        for service in services(stacks).values()
+    }
+    documented = {
+        "flexmeasures-server": {
+            "traefik-public": None,
+            "flexmeasures-internal": None,
+            "openadr-internal": "192.168.240.20",
+        },
+        "flexmeasures-worker": {"flexmeasures-internal": None},
+        "flexmeasures-db": {"flexmeasures-internal": None},
+        "flexmeasures-redis": {"flexmeasures-internal": None},
+        "openadr-vtn": {"openadr-internal": "192.168.240.10", "flexmeasures-internal": None},
+        "openadr-ven": {"openadr-internal": "192.168.240.11"},
+        "smart-city-grafana": {"traefik-public": None, "flexmeasures-internal": None},
+        "traefik": {"traefik-public": None},
+    }
+    assert {name: networks for name, networks in found.items() if name in documented} == documented
+
+
+def test_no_secret_is_outside_its_file(stacks: dict[str, Stack]) -> None:
+    for stack in stacks.values():
+        for path, text in stack.files.items():
+            for name, value in SECRETS.items():
+                assert value not in text, (path, name)
+
+
+def test_every_secret_that_a_container_mounts_has_a_value(stacks: dict[str, Stack]) -> None:
+    for stack in stacks.values():
+        mounted = {secret for service in stack.services.values() for secret in service.get("secrets", [])}
+        assert mounted == stack.secrets.keys()
+        assert all(len(value) >= 32 for value in stack.secrets.values())
+        declared = {name: entry["file"] for name, entry in stack.compose.get("secrets", {}).items()}
+        assert declared == {name: f"./secrets/{name}" for name in stack.secrets}
+
+
+def test_a_changed_file_or_secret_would_restart_its_service(stacks: dict[str, Stack]) -> None:
+    for name, service in services(stacks).items():
+        assert re.fullmatch("[0-9a-f]{64}", service["labels"]["cariflex.config"]), name
+
+
+def test_domains_are_those_of_the_environment(stacks: dict[str, Stack], environment: str) -> None:
+    routes = yaml.safe_load(stacks["traefik"].files["dynamic/routes.yml"])["http"]["routers"]
+    flexmeasures, grafana = DOMAINS[environment]
+    assert routes["flexmeasures"]["rule"] == f"Host(`{flexmeasures}`) && !PathPrefix(`/cariflex/`)"
+    assert routes["grafana"]["rule"] == f"Host(`{grafana}`)"
+    assert flexmeasures in stacks["flexmeasures"].files["conf/flexmeasures.cfg"]
+    root_url = stacks["grafana"].services["smart-city-grafana"]["environment"]["GF_SERVER_ROOT_URL"]
+    assert root_url == f"https://{grafana}/"
+
+
+def test_certificates_come_from_where_the_environment_says(stacks: dict[str, Stack], environment: str) -> None:
+    traefik = yaml.safe_load(stacks["traefik"].files["conf/traefik.yml"])
+    acme = traefik.get("certificatesResolvers", {}).get("acme", {}).get("acme", {}).get("caServer", "local")
+    expected = {"dev": "local", "test": "acme-staging-v02", "prod": "acme-v02"}[environment]
+    assert expected in acme
+
+
+def test_plain_http_is_redirected(stacks: dict[str, Stack]) -> None:
+    web = yaml.safe_load(stacks["traefik"].files["conf/traefik.yml"])["entryPoints"]["web"]
+    assert web["http"]["redirections"]["entryPoint"] == {"to": "websecure", "scheme": "https", "permanent": True}
+
+
+def test_flexmeasures_settings_are_python(stacks: dict[str, Stack]) -> None:
+    compile(stacks["flexmeasures"].files["conf/flexmeasures.cfg"], "flexmeasures.cfg", "exec")
+
+
+def test_the_plugin_is_handed_over_with_all_that_it_imports(stacks: dict[str, Stack]) -> None:
+    files = stacks["flexmeasures"].files
+    given = {path.removeprefix("python/") for path in files if path.startswith("python/")}
+    for path in given:
+        for module in re.findall(r"^(?:from|import) (cariflex[\w.]*)", files[f"python/{path}"], flags=re.MULTILINE):
+            name = module.replace(".", "/")
+            assert {f"{name}.py", f"{name}/__init__.py"} & given, (path, module)
+
+
+def test_grafana_reads_with_its_own_role_and_a_fixed_uid(stacks: dict[str, Stack]) -> None:
+    source = yaml.safe_load(stacks["grafana"].files["provisioning/datasources/postgresql.yml"])["datasources"][0]
+    assert source["uid"] == "cariflex-postgresql"
+    assert source["user"] == "grafana_ro"
+    assert source["jsonData"]["database"] == "flexmeasures"
+    dashboards = [json.loads(text) for path, text in stacks["grafana"].files.items() if path.startswith("dashboards/")]
+    uids = {panel["datasource"]["uid"] for board in dashboards for panel in board["panels"] if panel.get("datasource")}
+    assert uids == {"cariflex-postgresql"}
