@@ -9,6 +9,7 @@ from prometheus_client import Gauge
 from cariflex.service import listen, run
 from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
+from cariflex.vtn.commands import events
 from cariflex.vtn.protocol import Vtn
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import PostgresStore
@@ -54,4 +55,6 @@ def _observe(board: Board) -> None:
 
 def cli() -> None:
     """Entry point of `cariflex-vtn`."""
+    if sys.argv[1:2] == ["events"]:
+        sys.exit(events(sys.argv[2:]))
     sys.exit(run("vtn", VtnSettings, serve))

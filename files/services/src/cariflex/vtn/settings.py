@@ -34,7 +34,7 @@ class Ven(BaseModel):
 
 
 class VtnSettings(ServiceSettings):
-    """OpenADR 2.0b VTN of Cariflex EMS."""
+    """OpenADR 2.0b VTN of Cariflex EMS. For its events see `cariflex-vtn events --help`."""
 
     vtn_id: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,63}$",
