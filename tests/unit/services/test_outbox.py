@@ -242,3 +242,21 @@ def test_every_commit_reaches_the_disk(outbox: Outbox) -> None:
     pragma = outbox._connection.execute
     assert pragma("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert pragma("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+
+
+def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: Path, outbox: Outbox) -> None:
+    """What the CEM does: it has the file open beside the VEN."""
+    beside = Outbox(tmp_path, Clock())
+    version = beside.version()
+    assert beside.version() == version
+    outbox.accept(replace(prices(50.0), signal_name="LOAD_CONTROL"), LOAD)
+    assert beside.version() != version
+    assert beside.stretches("LOAD_CONTROL", T0) == [Stretch(T0, T0 + HOUR, 50.0)]
+    assert beside.stretches("LOAD_CONTROL", T0 + HOUR) == []
+    drain(outbox)
+    beside.queue("s2:battery_01", Destination(51, "kWh", 300), T0, (48.5,))
+    (post,) = drain(outbox)
+    assert (post.event_id, post.sensor, post.unit, post.values) == ("s2:battery_01", 51, "kWh", (48.5,))
+    outbox.accept(replace(cancelled(prices(50.0)), signal_name="LOAD_CONTROL"), LOAD)
+    assert beside.stretches("LOAD_CONTROL", T0) == []
+    beside.close()

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from cariflex.ven import sender as module
 from cariflex.ven.grid import Stretch
-from cariflex.ven.outbox import Outbox, Post, ReceivedEvent
+from cariflex.ven.outbox import Destination, Outbox, Post, ReceivedEvent
 from cariflex.ven.sender import Sender
 from tests.unit.services.openadr_support import DESTINATIONS, FakeFlexMeasures, eventually
 
@@ -71,6 +71,19 @@ async def test_a_new_value_wakes_the_sender(tmp_path: Path) -> None:
         add(outbox, 1.0)
         sender.wake.set()
         await eventually(lambda: empty(outbox), 2)
+
+
+async def test_values_that_another_process_queues_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
+    outbox, fake = Outbox(tmp_path), FakeFlexMeasures()
+    await fake.start()
+    async with sending(outbox, fake):
+        await asyncio.sleep(0.05)
+        beside = Outbox(tmp_path)
+        beside.queue("s2:battery_01", Destination(51, "kWh", 300), T0, (48.5,))
+        beside.close()
+        await eventually(lambda: fake.posts and empty(outbox), 2)
+    assert [(sensor, body["values"]) for sensor, body in fake.posts] == [(51, [48.5])]
 
 
 async def test_an_absent_flexmeasures_is_waited_for_and_the_order_kept(tmp_path: Path) -> None:

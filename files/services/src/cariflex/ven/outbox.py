@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cariflex.ven.grid import Stretch, runs
+from cariflex.ven.grid import Run, Stretch, runs
 
 OptType = Literal["optIn", "optOut"]
 
 HISTORY_SECONDS = 7 * 86400  # how long an event that has ended is remembered
 
+# IF NOT EXISTS: two processes may come to an empty folder at the same time.
 _SCHEMA = """
-CREATE TABLE event (
+CREATE TABLE IF NOT EXISTS event (
     event_id TEXT PRIMARY KEY,
     modification_number INTEGER NOT NULL,
     signal_name TEXT NOT NULL,
@@ -29,7 +30,7 @@ CREATE TABLE event (
     content TEXT NOT NULL,           -- what makes two messages the same
     opt_type TEXT NOT NULL
 ) STRICT;
-CREATE TABLE post (
+CREATE TABLE IF NOT EXISTS post (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL,
     modification_number INTEGER NOT NULL,
@@ -45,8 +46,8 @@ CREATE TABLE post (
     aside INTEGER NOT NULL DEFAULT 0, -- 1: FlexMeasures refuses it; others go first
     problem TEXT
 ) STRICT;
-CREATE INDEX post_aside ON post (aside, seq);
-CREATE TABLE belief (sensor INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS post_aside ON post (aside, seq);
+CREATE TABLE IF NOT EXISTS belief (sensor INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 """
 
 
@@ -122,7 +123,7 @@ class State:
 
 
 class Outbox:
-    """One file; one process uses it."""
+    """One file. The VEN writes events and sends; the CEM beside it reads the events and queues values."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -133,7 +134,7 @@ class Outbox:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
+                self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
         except sqlite3.Error as error:
             raise OutboxError(
                 f"{path} cannot be used: {error}. The folder must be writable. A damaged file can be moved away: "
@@ -204,22 +205,27 @@ class Outbox:
         now = self._clock()
         belief = self._next_belief(destination.sensor, int(now))
         for run in runs(stretches, (first, last), cell, destination.neutral):
-            self._connection.execute(
-                'INSERT INTO post (event_id, modification_number, sensor, unit, start, resolution, "values", belief,'
-                " created, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    event.event_id,
-                    event.modification_number,
-                    destination.sensor,
-                    destination.unit,
-                    run.start,
-                    cell,
-                    json.dumps(run.values),
-                    belief,
-                    now,
-                    now,
-                ),
-            )
+            self._insert(event.event_id, event.modification_number, destination, run, belief, now)
+
+    def _insert(
+        self, origin: str, modification_number: int, destination: Destination, run: Run, belief: int, now: float
+    ) -> None:
+        self._connection.execute(
+            'INSERT INTO post (event_id, modification_number, sensor, unit, start, resolution, "values", belief,'
+            " created, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                origin,
+                modification_number,
+                destination.sensor,
+                destination.unit,
+                run.start,
+                destination.resolution,
+                json.dumps(run.values),
+                belief,
+                now,
+                now,
+            ),
+        )
 
     def _next_belief(self, sensor: int, now: int) -> int:
         """A belief time that this sensor has not had.
@@ -231,6 +237,31 @@ class Outbox:
         belief = max(now, row["last"] + 1) if row else now
         self._connection.execute("INSERT OR REPLACE INTO belief VALUES (?, ?)", (sensor, belief))
         return belief
+
+    def version(self) -> int:
+        """A number that changes whenever another process has written."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def stretches(self, signal_name: str, since: float) -> list[Stretch]:
+        """What all events of a signal say from a time on; where events overlap, so do the stretches."""
+        rows = self._connection.execute(
+            "SELECT stretches FROM event WHERE signal_name = ? AND end > ?", (signal_name, since)
+        )
+        return [Stretch(*stretch) for row in rows for stretch in json.loads(row["stretches"])]
+
+    def queue(self, origin: str, destination: Destination, start: int, values: tuple[float, ...]) -> None:
+        """Queue values that come from no event; `start` in seconds since 1970, `origin` is for the log.
+
+        Raises:
+            OutboxError: nothing was stored.
+        """
+        try:
+            with self._transaction():
+                now = self._clock()
+                belief = self._next_belief(destination.sensor, int(now))
+                self._insert(origin, 0, destination, Run(start, values), belief, now)
+        except sqlite3.Error as error:
+            raise OutboxError(f"values could not be stored: {error}") from error
 
     def next(self) -> Post | None:
         """What to send now: the oldest value waiting if it is due, else one set aside that is due again."""

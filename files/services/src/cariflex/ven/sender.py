@@ -18,6 +18,7 @@ VALUES = Counter("cariflex_ven_values_stored_total", "Values that FlexMeasures h
 FAILURES = Counter("cariflex_ven_send_failures_total", "Attempts to send that failed.", ["reason"])
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+LOOK_SECONDS = 5.0  # the CEM's process queues values too, and cannot wake this one
 ASIDE_PAUSE_SECONDS = 60.0  # between two attempts for a value that FlexMeasures refuses
 FAILURES_BEFORE_ASIDE = 10  # 5xx answers to one value, while FlexMeasures says it is well
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=5)
@@ -45,7 +46,7 @@ class Sender:
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Send what is due, then sleep until something is due or `wake` is set."""
+        """Send what is due, then sleep until something may be due or `wake` is set."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
             while True:
                 self.wake.clear()
@@ -53,9 +54,9 @@ class Sender:
                 if post is not None:
                     await self._send(http, post)
                     continue
-                pause = self._outbox.seconds_to_next()
+                due = self._outbox.seconds_to_next()
                 try:
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout(LOOK_SECONDS if due is None else min(due, LOOK_SECONDS)):
                         await self.wake.wait()
                 except TimeoutError:
                     pass
