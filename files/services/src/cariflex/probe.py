@@ -1,4 +1,7 @@
-"""Health check for containers: ask an address, exit 0 on 200. Standard library only, so it starts in milliseconds."""
+"""Health check for containers: ask each address, exit 0 when all answer 200.
+
+Standard library only, so it starts in milliseconds.
+"""
 
 import sys
 import urllib.error
@@ -19,4 +22,4 @@ def main(url: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(max([main(url) for url in sys.argv[1:]]))
