@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cariflex import logs
+from cariflex.s2.settings import S2Settings, read_tokens
 from cariflex.service import EX_CONFIG, run
 from cariflex.settings import SettingsError
 from cariflex.ven.settings import VenSettings
@@ -143,3 +144,22 @@ def test_a_log_line_is_json_with_its_fields() -> None:
     assert line["message"] == "event sent"
     assert (line["service"], line["event_id"]) == ("vtn", "a")
     assert line["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("just a text", "is not a mapping of device names to tokens"),
+        ("battery_01: 12", "is not a mapping"),
+        ("battery_01: hunter2", "token of battery_01 is short"),
+        ("a: a-token-of-two-devices\nb: a-token-of-two-devices", "two devices have the same token"),
+        ("{", "is not a mapping"),
+    ],
+)
+def test_wrong_tokens_are_said_and_not_shown(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "s2_tokens").write_text(content)
+    settings = S2Settings.model_validate({"resources": {}, "secrets_dir": tmp_path})
+    with pytest.raises(SettingsError, match=said) as caught:
+        read_tokens(settings)
+    assert "hunter2" not in str(caught.value)
+    assert "a-token" not in str(caught.value)

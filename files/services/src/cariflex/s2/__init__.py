@@ -1,0 +1,1 @@
+"""S2 (EN 50491-12-2): the customer energy manager (CEM) that resource managers of devices connect to."""

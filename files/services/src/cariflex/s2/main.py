@@ -1,0 +1,31 @@
+"""The CEM's process: websocket server, limits from the VEN's events, stored energy to the VEN's outbox, health."""
+
+import sys
+
+from cariflex.s2.cem import Cem
+from cariflex.s2.memory import Memory
+from cariflex.s2.settings import S2Settings, read_tokens
+from cariflex.service import run
+from cariflex.settings import SettingsError
+from cariflex.ven.outbox import Outbox, OutboxError
+
+
+async def serve(settings: S2Settings) -> None:
+    """Serve until cancelled."""
+    tokens = read_tokens(settings)
+    if missing := sorted(settings.resources.keys() - tokens.keys()):
+        raise SettingsError(f"{settings.secrets_dir / 's2_tokens'}: no token for {', '.join(missing)}.")
+    try:
+        outbox, memory = Outbox(settings.data_dir), Memory(settings.data_dir)
+    except OutboxError as error:
+        raise SettingsError(str(error)) from None
+    try:
+        await Cem(settings, tokens, outbox, memory).run()
+    finally:
+        memory.close()
+        outbox.close()
+
+
+def cli() -> None:
+    """Entry point of `cariflex-s2`."""
+    sys.exit(run("s2", S2Settings, serve))

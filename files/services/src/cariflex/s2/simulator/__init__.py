@@ -1,0 +1,1 @@
+"""Batteries and EVs that do not exist, behind the same door as real devices. For dev and for tests."""

@@ -1,0 +1,58 @@
+"""The simulator's process: one resource manager, and one connection, for each device."""
+
+import asyncio
+import sys
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from cariflex.s2.mapping import Range
+from cariflex.s2.settings import read_tokens
+from cariflex.s2.simulator.manager import Manager
+from cariflex.s2.simulator.physics import Battery, Ev, Machine
+from cariflex.s2.simulator.settings import SimulatorSettings
+from cariflex.service import health_routes, listen, run
+from cariflex.settings import SettingsError
+
+MACHINES: dict[str, type[Machine]] = {"battery": Battery, "ev": Ev}
+
+
+async def serve(settings: SimulatorSettings) -> None:
+    """Serve until cancelled."""
+    tokens = read_tokens(settings)
+    if missing := sorted(settings.devices.keys() - tokens.keys()):
+        raise SettingsError(f"{settings.secrets_dir / 's2_tokens'}: no token for {', '.join(missing)}.")
+    zone = ZoneInfo(settings.timezone)
+    managers = [
+        Manager(
+            name,
+            MACHINES[device.kind](device.energy_kwh, Range(device.min_kw, device.max_kw), number),
+            lambda: datetime.now(zone),
+        )
+        for number, (name, device) in enumerate(settings.devices.items())
+    ]
+
+    def health() -> tuple[list[str], dict[str, Any]]:
+        lost = [manager.name for manager in managers if not manager.controlled]
+        facts = {
+            m.name: {"energy_kwh": m.machine.storage.energy_kwh, "power_kw": m.machine.storage.power_kw}
+            for m in managers
+        }
+        return [f"{name} is not connected to the CEM" for name in lost], {"devices": facts}
+
+    app = web.Application()
+    app.add_routes(health_routes(health))
+    runner = await listen(app, settings.host, settings.port)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for manager in managers:
+                tasks.create_task(manager.run(settings.url, tokens[manager.name]))
+    finally:
+        await runner.cleanup()
+
+
+def cli() -> None:
+    """Entry point of `cariflex-s2-simulator`."""
+    sys.exit(run("s2-simulator", SimulatorSettings, serve))
