@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Host:
         self.wait_until_booted()
 
 
-def eventually(check: Any, seconds: float, pause: float = 1) -> Any:
+def eventually(check: Callable[[], Any], seconds: float, pause: float = 1) -> Any:
     """The first answer of `check` that is neither false nor a failed assertion; its last failure after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -162,9 +162,16 @@ def eventually(check: Any, seconds: float, pause: float = 1) -> Any:
 
 
 @contextlib.contextmanager
-def running(image: str, archive: Path, keep: bool = False) -> Iterator[Host]:
-    """A fresh host from an image, with the archive of images mounted at `ARCHIVE`; gone afterwards unless kept."""
-    with alone():
+def running(image: str, archive: Path, say: Callable[[str], None], keep: bool = False) -> Iterator[Host]:
+    """A fresh host, gone afterwards.
+
+    Args:
+        image: the test host's image.
+        archive: folder with the archive of images, mounted at `ARCHIVE`.
+        say: tells whoever waits what is going on.
+        keep: leave it running afterwards, to look at it.
+    """
+    with alone(say):
         host = Host(PREFIX + secrets.token_hex(3))
         leftovers = docker("ps", "--all", "--quiet", "--filter", f"volume={CACHE}").split()
         if leftovers:  # of a run that was killed: the lock says that nobody uses them
@@ -172,23 +179,27 @@ def running(image: str, archive: Path, keep: bool = False) -> Iterator[Host]:
         docker("run", "--rm", "--network=none", f"--volume={CACHE}:/cache", image, "sh", "-c", CLEAN)
         mounts = [f"--volume={CACHE}:/var/lib/docker", f"--volume={archive}:{ARCHIVE}:ro"]
         docker("run", "--detach", f"--name={host.name}", f"--hostname={host.name}", *OPTIONS, *mounts, image)
+        say(f"test host {host.name}")
         try:
             host.wait_until_booted()
             yield host
         finally:
-            if not keep:
+            if keep:
+                say(f"{host.name} is kept: docker exec -it {host.name} bash")
+            else:
                 # frees the images of earlier versions; those in use stay for the next run
-                subprocess.run(
-                    ["docker", "exec", host.name, "docker", "image", "prune", "--all", "--force"],
-                    capture_output=True,
-                    timeout=120,
-                )
+                prune = ["docker", "exec", host.name, "docker", "image", "prune", "--all", "--force"]
+                subprocess.run(prune, capture_output=True, timeout=120)
                 docker("rm", "--force", "--volumes", host.name)
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def alone(say: Callable[[str], None]) -> Iterator[None]:
     """Waits until no other test run on this machine uses the cache."""
     with Path(tempfile.gettempdir(), f"{CACHE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another test run on this machine has a test host: waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

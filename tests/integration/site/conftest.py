@@ -6,7 +6,7 @@ The tests are in that order, and a later stage contains the earlier ones.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from tests.support.playbook import ROOT, Run, inventory_like, play
 # What `make dev` runs.
 DEPLOY = ("playbooks/site.yml", "playbooks/self_check.yml")
 BUNDLE = ROOT / ".cache/bundle"
-KEEP = "CARIFLEX_TEST_KEEP"
+KEEP = "CARIFLEX_TEST_KEEP"  # leaves the host running, for somebody who looks for the cause of a failure
 
 
 @pytest.fixture(scope="session")
-def progress(pytestconfig: pytest.Config) -> Any:
+def progress(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Says a line at once, past pytest's capturing: a stage takes minutes."""
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
 
@@ -93,16 +93,16 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def bare(below_before: Below, tmp_path_factory: pytest.TempPathFactory, progress: Any) -> Iterator[Site]:
+def bare(
+    below_before: Below, tmp_path_factory: pytest.TempPathFactory, progress: Callable[[str], None]
+) -> Iterator[Site]:
     """A fresh host with nothing of ours on it."""
     images = references()
     manifest = BUNDLE / "manifest.json"
     archived = json.loads(manifest.read_text()) if manifest.is_file() else {}
     assert images, "no images on this machine: run `make test`, or playbooks/test_images.yml"
     assert archived == images, "the archive of images is not up to date: run `make test`, or playbooks/test_images.yml"
-    keep = KEEP in os.environ
-    with test_host.running("cariflex-testhost-trixie:current", BUNDLE, keep) as host:
-        progress(f"test host {host.name}" + (f", kept because {KEEP} is set" if keep else ""))
+    with test_host.running("cariflex-testhost-trixie:current", BUNDLE, progress, KEEP in os.environ) as host:
         connection = {
             "ansible_connection": "community.docker.docker",
             "ansible_host": host.name,
@@ -136,35 +136,35 @@ def stage(site: Site, *arguments: str, before: dict[str, dict[str, Any]] | None 
 
 
 @pytest.fixture(scope="session")
-def previewed(bare: Site, progress: Any) -> Stage:
+def previewed(bare: Site, progress: Callable[[str], None]) -> Stage:
     """`make check` on the bare host."""
     progress("preview on the bare host: half a minute")
     return stage(bare, DEPLOY[0], "--check", "--diff")
 
 
 @pytest.fixture(scope="session")
-def deployed(previewed: Stage, progress: Any) -> Stage:
+def deployed(previewed: Stage, progress: Callable[[str], None]) -> Stage:
     """`make dev` on the bare host."""
     progress("deployment: Docker, images and the whole system, about four minutes")
     return stage(previewed, *DEPLOY)
 
 
 @pytest.fixture(scope="session")
-def repeated(deployed: Stage, progress: Any) -> Stage:
+def repeated(deployed: Stage, progress: Callable[[str], None]) -> Stage:
     """`make dev` once more."""
     progress("the same once more: a minute")
     return stage(deployed, *DEPLOY, before=deployed.host.inspect())
 
 
 @pytest.fixture(scope="session")
-def checked(repeated: Stage, progress: Any) -> Stage:
+def checked(repeated: Stage, progress: Callable[[str], None]) -> Stage:
     """`make check` on the deployed host."""
     progress("preview on the deployed host: a minute")
     return stage(repeated, DEPLOY[0], "--check", "--diff", before=repeated.host.inspect())
 
 
 @pytest.fixture(scope="session")
-def rebooted(checked: Stage, progress: Any) -> Stage:
+def rebooted(checked: Stage, progress: Callable[[str], None]) -> Stage:
     """The host after a reboot; nothing was run since."""
     progress("reboot of the host: half a minute")
     before = checked.host.inspect()
