@@ -30,6 +30,7 @@ class Board:
         self.loaded = asyncio.Event()
         self._store = store
         self._snapshot = Snapshot({}, {})
+        self._pending_until: dict[str, datetime] = {}
 
     def registration(self, ven_id: str) -> Registration | None:
         """The registration of an admitted VEN."""
@@ -54,8 +55,9 @@ class Board:
         return found
 
     def pending(self, ven_id: str) -> bool:
-        """Whether there is an event that the VEN has not answered."""
-        return any(event.unanswered_by(ven_id) for event in self.live())
+        """Whether there is an event that has not ended and that the VEN has not answered; asked with every poll."""
+        until = self._pending_until.get(ven_id)
+        return until is not None and until > self.clock()
 
     def registered(self, registration: Registration) -> None:
         """Take over a registration that the store has kept."""
@@ -69,10 +71,21 @@ class Board:
         """Take over an answer that the store has kept."""
         if event := self._snapshot.events.get(event_id):
             self._snapshot.events[event_id] = replace(event, opts={**event.opts, ven_id: opt})
+            ends = [other.end for other in self._snapshot.events.values() if other.unanswered_by(ven_id)]
+            if ends:
+                self._pending_until[ven_id] = max(ends)
+            else:
+                self._pending_until.pop(ven_id, None)
 
     async def refresh(self) -> None:
         """Read the store; raises StoreError."""
         self._snapshot = await self._store.snapshot(self.clock())
+        self._pending_until = {
+            ven_id: event.end
+            for event in sorted(self._snapshot.events.values(), key=lambda event: event.end)
+            for ven_id in event.targets | event.withdrawn
+            if event.unanswered_by(ven_id)
+        }
         self.trouble = None
         self.loaded.set()
 

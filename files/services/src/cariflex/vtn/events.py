@@ -99,7 +99,7 @@ class Event:
 
     def unanswered_by(self, ven_id: str) -> bool:
         """Whether this version concerns the VEN and the VEN has not answered it."""
-        if ven_id not in self.targets | self.withdrawn:
+        if ven_id not in self.targets and ven_id not in self.withdrawn:  # no union: there may be thousands of them
             return False
         opt = self.opts.get(ven_id)
         return opt is None or opt.modification_number < self.modification_number

@@ -17,12 +17,12 @@ from prometheus_client import Counter
 from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_body
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Opt, distribution, event_id_of
+from cariflex.vtn.polls import EmptyPolls
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import Registration, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-POLLS = Counter("cariflex_vtn_polls_total", "Polls answered.", ["ven_id"])
 OPTS = Counter("cariflex_vtn_opts_total", "Answers of VENs to events.", ["ven_id", "opt_type"])
 DISTRIBUTIONS = Counter("cariflex_vtn_distributions_total", "Messages with events sent.", ["ven_id"])
 REFUSED = Counter("cariflex_vtn_messages_refused_total", "Messages not accepted, by HTTP status.", ["status"])
@@ -37,6 +37,8 @@ class Vtn:
         self._settings = settings
         self._board = board
         self._store = store
+        self._polls = EmptyPolls(board)
+        self._poll_path = f"{settings.path}/OadrPoll"
         server = OpenADRServer(
             vtn_id=settings.vtn_id,
             http_path_prefix=settings.path,
@@ -53,7 +55,7 @@ class Vtn:
             service.error_response = self._error
         # A partial as an attribute of a class is to become a method in a later Python, and would get `self` then.
         VTNService._create_message = staticmethod(VTNService._create_message)
-        server.app.middlewares.append(guard)
+        server.app.middlewares.append(self._guard)
         self.app: web.Application = server.app
 
     def _error(self, message_type: str, code: int, description: str) -> tuple[str, dict[str, Any]]:
@@ -94,10 +96,8 @@ class Vtn:
         return "oadrCanceledPartyRegistration", {"ven_id": ven_id, "registration_id": registration.registration_id}
 
     async def _poll(self, ven_id: str) -> tuple[str, dict[str, Any]]:
-        self._board.last_poll[ven_id] = self._board.clock()
-        POLLS.labels(ven_id).inc()
         # Sent again on every poll until it is answered: the message or its answer may have been lost.
-        return self._distribution(ven_id) if self._board.pending(ven_id) else ("oadrResponse", {})
+        return self._distribution(ven_id) if self._polls.polled(ven_id) else ("oadrResponse", {})
 
     async def _request_event(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         return self._distribution(str(message["ven_id"]))
@@ -132,6 +132,42 @@ class Vtn:
         OPTS.labels(ven_id, opt_type).inc()
         log.info("event answered", extra=_trace(event, ven_id) | {"opt_type": opt_type})
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep from openleadr what it would break on; a broken message is the sender's fault: it never answers 5xx."""
+        response: web.StreamResponse
+        try:
+            if request.method == "POST":
+                response = await self._post(request, handler)
+            else:
+                response = await handler(request)
+            if response.status >= 500:  # openleadr caught something, and logged it with its trace
+                response = web.Response(status=400, text="The message could not be processed.\n")
+        except web.HTTPException as refused:
+            response = web.Response(status=refused.status, text=f"{refused.text or refused.reason}\n")
+        except Exception:
+            log.exception("message not understood", extra={"path": request.path, "peer": request.remote})
+            response = web.Response(status=400, text="The message could not be processed.\n")
+        if response.status >= 400:
+            REFUSED.labels(response.status).inc()
+            refusal = {"path": request.path, "peer": request.remote, "status": response.status}
+            log.warning("message refused", extra=refusal)
+        return response
+
+    async def _post(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        body = await _body(request)
+        # With TLS every message is authenticated by certificate and signature, so none takes the short way.
+        if request.path != self._poll_path or request.secure:
+            _check(body)
+            return await handler(request)
+        if known := self._polls.answer(body):
+            return known
+        _check(body)
+        self._polls.begin()
+        response = await handler(request)
+        self._polls.learn(body, response)
+        return response
+
 
 async def _kept(change: Awaitable[None]) -> None:
     """Make a change in the store; the VEN hears of a failure and comes again."""
@@ -149,33 +185,17 @@ def _trace(event: Event, ven_id: str) -> dict[str, Any]:
     return {"event_id": event.event_id, "modification_number": event.modification_number, "ven_id": ven_id}
 
 
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Keep from openleadr what it would break on; a broken message is the sender's fault, so it never answers 5xx."""
-    response: web.StreamResponse
-    try:
-        if request.method == "POST":
-            await _check(request)
-        response = await handler(request)
-        if response.status >= 500:  # openleadr caught something, and logged it with its trace
-            response = web.Response(status=400, text="The message could not be processed.\n")
-    except web.HTTPException as refused:
-        response = web.Response(status=refused.status, text=f"{refused.text or refused.reason}\n")
-    except Exception:
-        log.exception("message not understood", extra={"path": request.path, "peer": request.remote})
-        response = web.Response(status=400, text="The message could not be processed.\n")
-    if response.status >= 400:
-        REFUSED.labels(response.status).inc()
-        log.warning("message refused", extra={"path": request.path, "peer": request.remote, "status": response.status})
-    return response
-
-
-async def _check(request: web.Request) -> None:
+async def _body(request: web.Request) -> bytes:
+    """The body of a message whose type and length are acceptable."""
     if request.content_type != "application/xml":
         raise web.HTTPUnsupportedMediaType(text="The Content-Type must be application/xml.")
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         raise web.HTTPRequestEntityTooLarge(MAX_MESSAGE_BYTES, request.content_length or 0)
-    body = await request.read()  # kept by aiohttp, which also limits its length where none was declared
+    return await request.read()  # kept by aiohttp, which also limits its length where none was declared
+
+
+def _check(body: bytes) -> None:
+    """Refuse what must not reach the parser."""
     try:
         check_body(body)
     except MessageError as error:
