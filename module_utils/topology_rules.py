@@ -191,6 +191,7 @@ _coordinates: dict[str, Schema] = {
     "longitude": _number(-180, 180, "decimal degrees"),
 }
 _power = _number(-1e6, 1e6, "kW (+ is consumption)")
+_energy = _number(0.001, 1e6, "kWh")
 
 
 def _schema(units_allowed: Collection[str]) -> Record:
@@ -223,7 +224,8 @@ def _schema(units_allowed: Collection[str]) -> Record:
                 }
             ),
             "s2_resources": Each(
-                Record({"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power}), name=_name
+                Record({"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy}),
+                name=_name,
             ),
         },
         optional={"asset_types": Each(_text, name=_name)},

@@ -70,6 +70,7 @@ CONTAINERS: dict[str, dict[str, str | None]] = {
     "flexmeasures-redis": {"flexmeasures-internal": None},
     "openadr-vtn": {"openadr-internal": "192.168.240.10", "flexmeasures-internal": None},
     "openadr-ven": {"openadr-internal": "192.168.240.11"},
+    "openadr-simulator": {"openadr-internal": "192.168.240.30"},
 }
 GRAFANA: dict[str, dict[str, str | None]] = {
     "smart-city-grafana": {"traefik-public": None, "flexmeasures-internal": None}

@@ -78,6 +78,7 @@ MISTAKES = [
     ("s2_resources/ev_01/asset", "EV_1", "names no declared asset", "did you mean EV_01?"),
     ("s2_resources/ev_01/sensor", "pv_01_power", "belongs to the asset PV_01, not to EV_01", "a sensor of EV_01"),
     ("s2_resources/ev_01/min_kw", 22, "not below topology.s2_resources.ev_01.max_kw", "lower limit in min_kw"),
+    ("s2_resources/ev_01/energy_kwh", 0, "out of range", "kWh from 0.001"),
     ("s2_resources/ev_01/max_kw", "22 kW", "not a number", "without quotes"),
     ("users/admin@digitribe.fr/roles", "admin", "not a list", "[a, b]"),
     ("account", "", "no name", "1 to 80"),
