@@ -180,17 +180,15 @@ def setting_for(
     """
     if wanted_kw is None or fill_level is None:
         return None
-    aim = allowed.clamp(wanted_kw)
     ceiling = allowed.high if ceiling_kw is None else max(min(ceiling_kw, allowed.high), allowed.low)
-    aim = min(aim, ceiling)
+    aim = min(allowed.clamp(wanted_kw), ceiling)
     possible: list[tuple[bool, float, Setting]] = []
     for mode in actuator.modes:
         element = mode.element_at(fill_level)
         safe = element.safe_power(fill_level, actuator.fill_levels) if element else None
         if element is None or safe is None:
             continue
-        power = min(safe.clamp(aim), max(ceiling, safe.low))
-        above = power > ceiling
+        power = safe.clamp(aim)
         factor = power_to_factor(power, element.power_kw)
-        possible.append((above, abs(power - aim), Setting(mode.id, factor, element.power(factor))))
+        possible.append((power > ceiling, abs(power - aim), Setting(mode.id, factor, element.power(factor))))
     return min(possible, key=lambda entry: entry[:2])[2] if possible else None
