@@ -50,6 +50,7 @@ class Server:
     container: str
     port: int
     passwords: dict[str, str]
+    secrets: Path
 
     def provision(self, script: str) -> str:
         """Run one of the role's scripts as the role does; returns the statements that were needed."""
@@ -80,13 +81,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         docker(
             *("run", "--detach", "--name", container, "--publish", "127.0.0.1::5432", "--user", POSTGRES_USER),
-            *("--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres_password"),
+            *("--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres_superuser_password"),
             *("--volume", f"{folder}/conf:/etc/cariflex:ro", "--volume", f"{folder}/secrets:/run/secrets:ro"),
             *("--tmpfs", "/var/lib/postgresql/data:uid=999,gid=999,mode=0700", os.environ[IMAGES[0]]),
             *("postgres", "-c", "fsync=off", "-c", "autovacuum=off"),
         )
         port = int(docker("port", container, "5432/tcp").splitlines()[0].rpartition(":")[2])
-        made = Server(container, port, passwords)
+        made = Server(container, port, passwords, folder / "secrets")
         _wait(made)
         made.provision("provision.sql")
         _upgrade(made)
@@ -104,7 +105,8 @@ def _write_files(folder: Path, passwords: dict[str, str]) -> None:
     variables = {**defaults, **{name: wiring[name] for name in wiring if name.startswith("postgres_")}}
     texts = {
         **{f"conf/{name}": RENDER.get_template(f"{name}.j2").render(variables) for name in SCRIPTS},
-        **{f"secrets/{role}_password": password for role, password in passwords.items()},
+        **{f"secrets/{role}_password": password for role, password in passwords.items() if role != "postgres"},
+        "secrets/postgres_superuser_password": passwords["postgres"],
     }
     for path, text in texts.items():
         (folder / path).parent.mkdir(exist_ok=True)

@@ -171,3 +171,14 @@ def test_a_query_of_grafana_is_cut_off(grafana_ro: Connection) -> None:
 @pytest.mark.parametrize("script", ["provision.sql", "grants.sql"])
 def test_provisioning_again_changes_nothing(script: str, server: Any) -> None:
     assert server.provision(script) == ""
+
+
+def test_a_missing_secret_stops_provisioning_and_locks_nobody_out(server: Any) -> None:
+    secret = server.secrets / "grafana_ro_password"
+    secret.rename(secret.with_suffix(".away"))
+    try:
+        with pytest.raises(AssertionError, match="grafana_ro_password cannot be read"):
+            server.provision("provision.sql")
+    finally:
+        secret.with_suffix(".away").rename(secret)
+    server.connect("grafana_ro").close()
