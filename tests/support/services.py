@@ -159,6 +159,8 @@ class Services:
                 return [*done, pytest.TestReport(item.nodeid, item.location, {}, "failed", problem, "call")]
             if kind == "report":
                 report = item.config.hook.pytest_report_from_serializable(config=item.config, data=content)
+                if isinstance(report.longrepr, list):  # where and why a test was skipped: JSON knows no tuples
+                    report.longrepr = tuple(report.longrepr)
                 self._reports.setdefault(report.nodeid, []).append(report)
         return done
 
