@@ -6,6 +6,7 @@ The tests are in that order, and a later stage contains the earlier ones.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,11 @@ class Below:
 
 
 def below() -> Below:
-    """Look at the machine's own engine, without the test host and its cache."""
+    """Look at the machine's own engine, without the test host, its cache, and volumes that were given no name."""
 
     def listed(*command: str) -> dict[str, str]:
         rows = (row.split("\t", 1) for row in test_host.docker(*command).splitlines())
-        return {name: rest for name, rest in rows if not name.startswith(test_host.PREFIX)}
+        return {name: rest for name, rest in rows if not re.match(rf"{test_host.PREFIX}|[0-9a-f]{{64}}$", name)}
 
     containers = listed("ps", "--all", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}")
     started = "{{.State.StartedAt}} {{.RestartCount}}"
