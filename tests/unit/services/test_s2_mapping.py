@@ -11,7 +11,6 @@ from cariflex.s2.mapping import (
     Mode,
     Range,
     factor_to_power,
-    percent_to_factor,
     power_to_factor,
     process_demand_response,
     process_load_control,
@@ -49,11 +48,6 @@ def simple(power: Range) -> Actuator:
 )
 def test_the_documented_factors(power: float, limits: Range, factor: float) -> None:
     assert power_to_factor(power, limits) == factor
-
-
-@pytest.mark.parametrize(("percent", "factor"), [(0, 0.5), (100, 1), (-100, 0), (50, 0.75), (400, 1)])
-def test_signed_percent_of_maximum_power(percent: float, factor: float) -> None:
-    assert percent_to_factor(percent) == factor
 
 
 @given(ranges(kw), st.floats(0, 1))

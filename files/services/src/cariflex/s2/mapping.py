@@ -119,11 +119,6 @@ def power_to_factor(power: float, power_kw: Range) -> float:
     return 0.0 if span <= 0 else Range(0.0, 1.0).clamp((power - power_kw.low) / span)
 
 
-def percent_to_factor(percent: float) -> float:
-    """The factor for a signed percentage of maximum power, in a mode that is symmetric about 0 kW."""
-    return Range(0.0, 1.0).clamp(0.5 + percent / 200)
-
-
 def process_load_control(percent: float | None, resources: Mapping[str, Range]) -> dict[str, float]:
     """OpenADR LOAD_CONTROL (x-loadControlCapacity): the upper limit of each resource.
 
