@@ -3,19 +3,21 @@
 # It is laid out as the official debian:<suite>-slim: minimal, no documentation, no recommended packages, and no
 # service started by an installation.
 #
-# usage: build.sh SUITE MIRROR REFERENCE
+# usage: build.sh SUITE REFERENCE [MIRROR]     without a mirror, the one that debootstrap itself knows
 set -eu
-suite=$1 mirror=$2 reference=$3
+suite=$1 reference=$2 mirror=${3:-}
 work=$(mktemp -d)
 root=$work/root
 trap 'rm -rf "$work"' EXIT
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-debootstrap --variant=minbase --include=ca-certificates --keyring="$keyring" "$suite" "$root" "$mirror" >"$work/log" 2>&1 || {
+debootstrap --variant=minbase --include=ca-certificates --keyring="$keyring" "$suite" "$root" ${mirror:+"$mirror"} >"$work/log" 2>&1 || {
   cat "$work/log" "$root/debootstrap/debootstrap.log" 2>/dev/null | tail -n 30 >&2
   exit 1
 }
 
+# debootstrap has written the mirror that it took
+mirror=$(awk '$1 == "deb" { sub("/$", "", $2); print $2; exit }' "$root/etc/apt/sources.list")
 cat >"$root/etc/apt/sources.list" <<END
 deb $mirror $suite main
 deb $mirror $suite-updates main
