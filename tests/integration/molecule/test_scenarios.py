@@ -1,5 +1,6 @@
 """Every molecule scenario: syntax, check mode on a bare host, converge, idempotence and verify."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,5 +14,8 @@ SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.y
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(scenario: str) -> None:
     command = [str(ROOT / ".venv/bin/molecule"), "test", "--scenario-name", scenario]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # molecule looks for Ansible's commands on the path
+    path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
