@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cariflex.ven.grid import Stretch
-from cariflex.ven.outbox import Destination, Outbox, OutboxError, Post, ReceivedEvent
+from cariflex.ven.outbox import _STEPS, Destination, DeviceState, Outbox, OutboxError, Post, ReceivedEvent
 from tests.unit.services.openadr_support import ENVIRONMENT
 
 HOUR = 3600
@@ -207,7 +208,7 @@ WRITER = """
     import sys
     from pathlib import Path
     from cariflex.ven.grid import Stretch
-    from cariflex.ven.outbox import Destination, Outbox, ReceivedEvent
+    from cariflex.ven.outbox import Destination, DeviceState, Outbox, ReceivedEvent
 
     outbox = Outbox(Path(sys.argv[1]))
     for n in range(100000):
@@ -260,3 +261,31 @@ def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: 
     outbox.accept(replace(cancelled(prices(50.0)), signal_name="LOAD_CONTROL"), LOAD)
     assert beside.stretches("LOAD_CONTROL", T0) == []
     beside.close()
+
+
+def test_the_cem_tells_the_state_of_its_devices(tmp_path: Path, outbox: Outbox) -> None:
+    beside = Outbox(tmp_path, Clock())
+    beside.report_state("battery_01", 12.5, 48.0, True, T0)
+    beside.report_state("battery_01", None, 48.5, False, T0 + 1)
+    beside.report_state("ev_01", -3.0, None, True, T0)
+    beside.close()
+    assert outbox.states() == {
+        "battery_01": DeviceState(None, 48.5, False, T0 + 1),
+        "ev_01": DeviceState(-3.0, None, True, T0),
+    }
+    assert outbox._connection.execute("PRAGMA synchronous").fetchone()[0] == 2, "events are still synchronised"
+
+
+def test_a_file_of_the_first_version_keeps_its_values(tmp_path: Path) -> None:
+    """What is waiting survives an upgrade of the VEN."""
+    with sqlite3.connect(tmp_path / "outbox.sqlite") as old:
+        for statement in _STEPS[0]:
+            old.execute(statement)
+        old.execute("PRAGMA user_version = 1")
+        old.execute(
+            "INSERT INTO post VALUES (1, 'a', 0, 84, 'EUR/MWh', ?, 3600, '[1.0]', ?, 0.0, 0.0, 0, 0, NULL)", (T0, T0)
+        )
+    old.close()
+    outbox = Outbox(tmp_path)
+    outbox.report_state("battery_01", 1.0, 2.0, True, T0)
+    assert [post.values for post in drain(outbox)] == [(1.0,)]

@@ -18,37 +18,54 @@ OptType = Literal["optIn", "optOut"]
 
 HISTORY_SECONDS = 7 * 86400  # how long an event that has ended is remembered
 
-# IF NOT EXISTS: two processes may come to an empty folder at the same time.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS event (
-    event_id TEXT PRIMARY KEY,
-    modification_number INTEGER NOT NULL,
-    signal_name TEXT NOT NULL,
-    start INTEGER NOT NULL,          -- seconds since 1970, UTC
-    end INTEGER NOT NULL,
-    stretches TEXT NOT NULL,         -- JSON: [[start, end, value], ...]; empty when cancelled or a test
-    content TEXT NOT NULL,           -- what makes two messages the same
-    opt_type TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS post (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL,
-    modification_number INTEGER NOT NULL,
-    sensor INTEGER NOT NULL,
-    unit TEXT NOT NULL,
-    start INTEGER NOT NULL,
-    resolution INTEGER NOT NULL,     -- seconds
-    "values" TEXT NOT NULL,          -- JSON
-    belief INTEGER NOT NULL,         -- when we learned them, seconds since 1970
-    created REAL NOT NULL,
-    due REAL NOT NULL,               -- not before this time
-    attempts INTEGER NOT NULL DEFAULT 0,
-    aside INTEGER NOT NULL DEFAULT 0, -- 1: FlexMeasures refuses it; others go first
-    problem TEXT
-) STRICT;
-CREATE INDEX IF NOT EXISTS post_aside ON post (aside, seq);
-CREATE TABLE IF NOT EXISTS belief (sensor INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
-"""
+# The steps from an empty file to the present form; each is made once, in one transaction. Append, never change.
+_STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE event (
+            event_id TEXT PRIMARY KEY,
+            modification_number INTEGER NOT NULL,
+            signal_name TEXT NOT NULL,
+            start INTEGER NOT NULL,          -- seconds since 1970, UTC
+            end INTEGER NOT NULL,
+            stretches TEXT NOT NULL,         -- JSON: [[start, end, value], ...]; empty when cancelled or a test
+            content TEXT NOT NULL,           -- what makes two messages the same
+            opt_type TEXT NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE post (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            event_id TEXT NOT NULL,
+            modification_number INTEGER NOT NULL,
+            sensor INTEGER NOT NULL,
+            unit TEXT NOT NULL,
+            start INTEGER NOT NULL,
+            resolution INTEGER NOT NULL,     -- seconds
+            "values" TEXT NOT NULL,          -- JSON
+            belief INTEGER NOT NULL,         -- when we learned them, seconds since 1970
+            created REAL NOT NULL,
+            due REAL NOT NULL,               -- not before this time
+            attempts INTEGER NOT NULL DEFAULT 0,
+            aside INTEGER NOT NULL DEFAULT 0, -- 1: FlexMeasures refuses it; others go first
+            problem TEXT
+        ) STRICT
+        """,
+        "CREATE INDEX post_aside ON post (aside, seq)",
+        "CREATE TABLE belief (sensor INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT",
+    ),
+    (
+        """
+        CREATE TABLE telemetry (
+            device TEXT PRIMARY KEY,
+            power_kw REAL,                   -- + is consumption; NULL: not known
+            stored_kwh REAL,
+            connected INTEGER NOT NULL,
+            at REAL NOT NULL                 -- seconds since 1970
+        ) STRICT
+        """,
+    ),
+)
 
 
 class OutboxError(Exception):
@@ -113,6 +130,16 @@ class Post:
 
 
 @dataclass(frozen=True)
+class DeviceState:
+    """The last that the CEM knows of a device; `at` in seconds since 1970, None: not known."""
+
+    power_kw: float | None
+    stored_kwh: float | None
+    connected: bool
+    at: float
+
+
+@dataclass(frozen=True)
 class State:
     """What health and metrics show: counts, the age of the oldest value waiting, and why values were set aside."""
 
@@ -133,13 +160,22 @@ class Outbox:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
+            self._migrate()
         except sqlite3.Error as error:
             raise OutboxError(
                 f"{path} cannot be used: {error}. The folder must be writable. A damaged file can be moved away: "
                 "at its next start the VEN asks the VTN for all live events."
             ) from error
+
+    def _migrate(self) -> None:
+        """Bring the file to the present form; the CEM's process may come at the same time."""
+        with self._transaction():
+            done = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            for step in _STEPS[done:]:
+                for statement in step:
+                    self._connection.execute(statement)
+            if done < len(_STEPS):
+                self._connection.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
     def close(self) -> None:
         """Close the file."""
@@ -262,6 +298,36 @@ class Outbox:
                 self._insert(origin, 0, destination, Run(start, values), belief, now)
         except sqlite3.Error as error:
             raise OutboxError(f"values could not be stored: {error}") from error
+
+    def report_state(
+        self, device: str, power_kw: float | None, stored_kwh: float | None, connected: bool, at: float
+    ) -> None:
+        """Keep the present state of a device, for the VEN's reports; `at` in seconds since 1970.
+
+        Not synchronised to the disk: a state that a power cut takes is an old one.
+
+        Raises:
+            OutboxError: it was not stored.
+        """
+        try:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO telemetry VALUES (?, ?, ?, ?, ?)",
+                    (device, power_kw, stored_kwh, int(connected), at),
+                )
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            raise OutboxError(f"the state of {device} could not be stored: {error}") from error
+
+    def states(self) -> dict[str, DeviceState]:
+        """The last state of each device that the CEM has told."""
+        rows = self._connection.execute("SELECT * FROM telemetry ORDER BY device")
+        return {
+            row["device"]: DeviceState(row["power_kw"], row["stored_kwh"], bool(row["connected"]), row["at"])
+            for row in rows
+        }
 
     def next(self) -> Post | None:
         """What to send now: the oldest value waiting if it is due, else one set aside that is due again."""
