@@ -1,6 +1,7 @@
 """One deployed host for all tests of this folder, in the stages that an operator goes through.
 
-Each stage is a fixture, made when the first test asks for it: bare, previewed, deployed, repeated, checked, rebooted.
+Each stage is a fixture, made when the first test asks for it: bare, previewed, deployed, repeated, checked, rebooted,
+rotated, stopped, purged.
 The tests are in that order, and a later stage contains the earlier ones.
 """
 
@@ -171,3 +172,38 @@ def rebooted(checked: Stage, progress: Callable[[str], None]) -> Stage:
     before = checked.host.inspect()
     checked.host.restart()
     return Stage(checked.host, checked.inventory, checked.images, checked.run, before)
+
+
+@dataclass(frozen=True)
+class Rotated(Stage):
+    """A host with other secrets.
+
+    Attributes:
+        old_secrets: those that it had.
+    """
+
+    old_secrets: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def rotated(rebooted: Stage, progress: Callable[[str], None]) -> Rotated:
+    """Every secret of the host replaced."""
+    progress("other secrets: a minute")
+    old = rebooted.secrets()
+    names = ",".join(name.removeprefix("vault_") for name in old)
+    after = stage(rebooted, "playbooks/secrets.yml", "--tags", "rotate", "-e", f"secret={names}")
+    return Rotated(after.host, after.inventory, after.images, after.run, {}, old)
+
+
+@pytest.fixture(scope="session")
+def stopped(rotated: Rotated, progress: Callable[[str], None]) -> Stage:
+    """`make down`."""
+    progress("the system stopped: half a minute")
+    return stage(rotated, "playbooks/down.yml")
+
+
+@pytest.fixture(scope="session")
+def purged(stopped: Stage, progress: Callable[[str], None]) -> Stage:
+    """`make purge`, but for the images, which later runs of the tests need."""
+    progress("everything deleted")
+    return stage(stopped, "playbooks/purge.yml", "-e", "purge_confirmed=true", "-e", "purge_images=false")

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.integration.site.conftest import Below, Site, Stage, below
+from tests.integration.site.conftest import Below, Rotated, Site, Stage, below
 from tests.support.host import Answer, Host, docker, eventually
 
 pytestmark = pytest.mark.docker
@@ -221,7 +221,11 @@ def test_http_is_redirected(deployed: Stage) -> None:
 
 
 def test_the_registering_endpoint_is_not_public(deployed: Stage) -> None:
-    assert through_proxy(deployed.host, "/cariflex/topology").status == 404
+    address = "http://192.168.240.20:5000/cariflex/v1/topology"
+    assert deployed.host.get(address, method="POST", body={}).status == 401, (
+        "the endpoint is not where it is looked for"
+    )
+    assert through_proxy(deployed.host, "/cariflex/v1/topology").status == 404
 
 
 def test_an_unknown_name_gets_no_certificate(deployed: Stage) -> None:
@@ -463,10 +467,84 @@ def test_a_new_event_flows_after_a_reboot(rebooted: Stage) -> None:
     assert values(rebooted, 84, "EUR/MWh", start, "PT1H", 1) == [77.5]
 
 
+# --- other secrets ---------------------------------------------------------------------------------------------------
+
+
+def test_every_secret_is_another(rotated: Rotated) -> None:
+    new = rotated.secrets()
+    assert new.keys() == rotated.old_secrets.keys()
+    assert not set(new.values()) & set(rotated.old_secrets.values())
+
+
+def test_the_services_follow_and_nothing_holds_an_old_secret(rotated: Rotated) -> None:
+    assert healthy(rotated.host) == set(expected_containers(rotated))
+    files = rotated.host.shell("find /opt/cariflex -type f -exec cat {} +")
+    assert [name for name, value in rotated.old_secrets.items() if value in files] == []
+
+
+def test_old_secrets_open_nothing(rotated: Rotated) -> None:
+    old = rotated.old_secrets
+    header = {"Authorization": f"Bearer {old['vault_openadr_api_token']}"}
+    assert rotated.host.get(f"{VTN}/api/v1/events", headers=header).status == 401
+    login = {"email": "admin@digitribe.fr", "password": old["vault_flexmeasures_admin_password"]}
+    refused = rotated.host.get(
+        f"{FLEXMEASURES}/api/requestAuthToken", method="POST", body=login, options={"cacert": CA}
+    )
+    assert refused.status in (401, 422), refused
+    for role, secret in (
+        ("postgres", "postgres_superuser"),
+        ("flexmeasures", "flexmeasures_db"),
+        ("openadr", "openadr_db"),
+        ("grafana_ro", "grafana_db"),
+    ):
+        command = f"psql -h $(hostname -i | cut -d' ' -f1) -U {role} -d postgres -c 'SELECT 1' 2>&1 || true"
+        password = f"PGPASSWORD={old[f'vault_{secret}_password']}"
+        printed = rotated.host.run("docker", "exec", "--env", password, "flexmeasures-db", "sh", "-c", command)
+        assert "password authentication failed" in printed, printed
+
+
+def test_a_new_event_flows_with_other_secrets(rotated: Rotated) -> None:
+    start = hour(7)
+    event = put_event(
+        rotated,
+        "site-other-secrets",
+        {
+            "signal_name": "ENERGY_PRICE",
+            "unit": "EUR/MWh",
+            "start": start.isoformat(),
+            "intervals": [{"duration": "PT1H", "value": 66.5}],
+            "targets": "all",
+        },
+    )
+    assert event["opts"][VEN]["opt_type"] == "optIn"
+    assert values(rotated, 84, "EUR/MWh", start, "PT1H", 1) == [66.5]
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def volumes(site: Site) -> set[str]:
+    """Names of the volumes with the system's data."""
+    return {name for name in site.host.run("docker", "volume", "ls", "--quiet").split() if "-" in name}
+
+
+def test_stopping_removes_containers_and_keeps_the_data(stopped: Stage) -> None:
+    assert stopped.host.inspect() == {}
+    assert {"flexmeasures-db-data", "flexmeasures-redis-data", "openadr-ven-data"} <= volumes(stopped)
+    assert stopped.host.shell("ls /opt/cariflex").split()
+
+
+def test_purging_leaves_nothing(purged: Stage) -> None:
+    assert volumes(purged) == set()
+    assert purged.host.run("docker", "network", "ls", "--quiet", "--filter", "type=custom").split() == []
+    assert purged.host.shell("ls -d /opt/cariflex /var/cache/cariflex 2>/dev/null || true") == ""
+    assert not (purged.inventory / "group_vars/all/vault.yml").exists()
+
+
 # --- the machine below -----------------------------------------------------------------------------------------------
 
 
-def test_the_machines_own_containers_networks_and_volumes_are_untouched(rebooted: Stage, below_before: Below) -> None:
+def test_the_machines_own_containers_networks_and_volumes_are_untouched(purged: Stage, below_before: Below) -> None:
     now = below()
     for kind in ("containers", "networks", "volumes"):
         before, after = getattr(below_before, kind), getattr(now, kind)
@@ -477,5 +555,5 @@ def test_the_machines_own_containers_networks_and_volumes_are_untouched(rebooted
         *below_before.networks,
         *below_before.volumes,
     }
-    ours = {*rebooted.host.inspect(), *rebooted.host.run("docker", "volume", "ls", "--quiet").split()}
+    ours = {*expected_containers(purged), "flexmeasures-db-data", "flexmeasures-redis-data", "openadr-ven-data"}
     assert not new & (ours | {"traefik-public", "openadr-internal", "flexmeasures-internal"})

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[3]
 DECLARED = yaml.safe_load((ROOT / "playbooks/vars/secrets.yml").read_text())["secrets_declared"]
 
 
-def run(inventory: Path, password_file: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(inventory: Path, password_file: Path | None = None, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_VAULT_PASSWORD_FILE"}
     if password_file:
         environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(password_file)
-    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(inventory), "playbooks/secrets.yml"]
+    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(inventory), "playbooks/secrets.yml", *options]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -88,3 +88,37 @@ def test_without_a_vault_password_nothing_is_written(inventory: Path) -> None:
     assert refused.returncode != 0
     assert "ANSIBLE_VAULT_PASSWORD_FILE is not set" in refused.stdout
     assert not (inventory / "group_vars/all/vault.yml").exists()
+
+
+def test_one_secret_is_replaced_and_the_others_are_kept(inventory: Path, password_file: Path | None) -> None:
+    run(inventory, password_file)
+    vault = inventory / "group_vars/all/vault.yml"
+    made = contents(vault, password_file)
+    # the host of this inventory cannot be reached, so that the services cannot follow
+    replaced = run(inventory, password_file, "--tags", "rotate", "-e", "secret=redis_password,openadr_api_token")
+    again = contents(vault, password_file)
+    assert "nowhere.example" in replaced.stdout
+    assert "UNREACHABLE" in replaced.stdout
+    assert {name for name in made if made[name] != again[name]} == {"vault_redis_password", "vault_openadr_api_token"}
+    assert not any(value in replaced.stdout + replaced.stderr for value in again.values())
+
+
+@pytest.mark.parametrize("tag", ["rotate", "show"])
+def test_a_wrong_name_is_refused_with_the_right_ones(inventory: Path, password_file: Path | None, tag: str) -> None:
+    run(inventory, password_file)
+    vault = inventory / "group_vars/all/vault.yml"
+    before = vault.read_bytes()
+    for wrong, message in (("redis_pasword", "there is no secret vault_redis_pasword"), ("", "no secret is named")):
+        refused = run(inventory, password_file, "--tags", tag, "-e", f"secret={wrong}")
+        assert refused.returncode != 0
+        assert message in refused.stdout
+        assert "redis_password" in refused.stdout
+    assert vault.read_bytes() == before
+
+
+def test_a_secret_is_shown_when_it_is_asked_for(inventory: Path, password_file: Path | None) -> None:
+    run(inventory, password_file)
+    made = contents(inventory / "group_vars/all/vault.yml", password_file)
+    shown = run(inventory, password_file, "--tags", "show", "-e", "secret=redis_password").stdout
+    assert made.pop("vault_redis_password") in shown
+    assert not any(value in shown for value in made.values())
