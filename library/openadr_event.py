@@ -38,7 +38,9 @@ options:
     choices: [present, absent]
     default: present
   signal_name:
-    description: Signal of the event, such as V(ENERGY_PRICE). Required for O(state=present).
+    description:
+      - Signal of the event. Required for O(state=present).
+      - One of V(ENERGY_PRICE), V(LOAD_CONTROL), V(SIMPLE), V(LOAD_DISPATCH) and V(CHARGE_STATE). The VTN checks it.
     type: str
   unit:
     description: Unit of the values, such as V(EUR/MWh). Required for O(state=present).

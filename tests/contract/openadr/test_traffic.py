@@ -52,6 +52,12 @@ async def everything_that_can_happen(vtn: RunningVtn, folder: Path) -> None:
         "level": price_body(
             start, signal_name="SIMPLE", unit="dimensionless", intervals=[{"duration": "PT15M", "value": 2}]
         ),
+        "dispatch": price_body(
+            start, signal_name="LOAD_DISPATCH", unit="kW", intervals=[{"duration": "PT15M", "value": -20.5}]
+        ),
+        "charge": price_body(
+            start, signal_name="CHARGE_STATE", unit="kWh", intervals=[{"duration": "PT15M", "value": 1e6}]
+        ),
         "trial": price_body(start, 1e-7, -0.001, test_event=True),
     }
     async with running_ven(vtn.url, fake.url, folder):

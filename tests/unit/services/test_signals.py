@@ -49,6 +49,28 @@ def test_a_price_that_other_vtns_send_in_euro_per_megawatt_hour_is_read() -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "measurement", "on_the_wire"),
+    [("LOAD_DISPATCH", -12.5, "powerReal", -12500.0), ("CHARGE_STATE", 0.1, "energyReal", 100.0)],
+)
+def test_dispatch_goes_out_in_plain_si_units_and_is_read_with_any_prefix(
+    name: str, value: float, measurement: str, on_the_wire: float
+) -> None:
+    signal = SIGNALS[name]
+    made = signal.measurement()
+    assert (signal.type, made.name, signal.to_wire(value)) == ("setpoint", measurement, on_the_wire)
+    for scale, factor in (("none", 1.0), ("k", 1e3), ("M", 1e6)):
+        received: dict[str, Any] = {
+            "signal_name": name,
+            "signal_type": "setpoint",
+            "measurement": {"name": measurement, "unit": made.unit, "scale": scale},
+            "intervals": [{"signal_payload": on_the_wire / factor}],
+        }
+        assert read_values(received)[1] == pytest.approx([value], rel=1e-12)
+    with pytest.raises(SignalError, match="scale 'm'"):
+        read_values(received | {"measurement": received["measurement"] | {"scale": "m"}})
+
+
+@pytest.mark.parametrize(
     ("different", "said"),
     [
         ({"signal_name": "BID_PRICE"}, "not one of"),
@@ -72,6 +94,8 @@ def test_what_cannot_be_turned_into_the_unit_is_refused(different: dict[str, Any
         ("LOAD_CONTROL", 100.5, "outside"),
         ("LOAD_CONTROL", -1, "outside"),
         ("SIMPLE", 4, "outside"),
+        ("LOAD_DISPATCH", -1.1e6, "outside"),
+        ("CHARGE_STATE", -0.1, "outside"),
         ("SIMPLE", 1.5, "not a whole"),
         ("ENERGY_PRICE", float("inf"), "finite"),
     ],

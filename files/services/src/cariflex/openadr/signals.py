@@ -6,7 +6,7 @@ consumption). Conversion goes through decimals, so a value of up to 15 digits co
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -32,14 +32,15 @@ class Signal:
     wire_factor: Decimal = Decimal(1)
     # Name of the measurement and its unit on the wire; None where the type says it all.
     wire_measurement: tuple[str, str] | None = None
+    wire_scales: Mapping[str, Decimal] = field(default_factory=lambda: {"none": Decimal(1)})  # those we understand
 
     def to_wire(self, value: float) -> float:
         """Convert from the operator's unit."""
         return float(Decimal(repr(value)) * self.wire_factor)
 
-    def from_wire(self, value: float) -> float:
-        """Convert to the operator's unit."""
-        return float(Decimal(repr(value)) / self.wire_factor)
+    def from_wire(self, value: float, scale: str = "none") -> float:
+        """Convert to the operator's unit; `scale` is one of `wire_scales`."""
+        return float(Decimal(repr(value)) * self.wire_scales[scale] / self.wire_factor)
 
     def measurement(self) -> Any:
         """The measurement element that goes with the signal, or None."""
@@ -59,6 +60,9 @@ class Signal:
             return "is not a whole number"
         return None
 
+
+# Power and energy go out in plain W and Wh; other VTNs write them with a prefix.
+_SI_SCALES = {"none": Decimal(1), "k": Decimal(1000), "M": Decimal(1_000_000)}
 
 SIGNALS: Mapping[str, Signal] = {
     signal.name: signal
@@ -93,6 +97,28 @@ SIGNALS: Mapping[str, Signal] = {
             whole=True,
             neutral=0.0,
         ),
+        Signal(
+            name="LOAD_DISPATCH",
+            type="setpoint",
+            unit="kW",
+            minimum=-1e6,
+            maximum=1e6,
+            meaning="power that the storages of the VEN take together, negative when they give",
+            wire_factor=Decimal(1000),
+            wire_measurement=("powerReal", "W"),
+            wire_scales=_SI_SCALES,
+        ),
+        Signal(
+            name="CHARGE_STATE",
+            type="setpoint",
+            unit="kWh",
+            minimum=0,
+            maximum=1e6,
+            meaning="energy that the storages of the VEN hold together at the end of the interval",
+            wire_factor=Decimal(1000),
+            wire_measurement=("energyReal", "Wh"),
+            wire_scales=_SI_SCALES,
+        ),
     )
 }
 
@@ -118,8 +144,10 @@ def read_values(signal: Mapping[str, Any]) -> tuple[Signal, list[float]]:
     measurement = signal.get("measurement") or {}
     given = (measurement.get("name"), measurement.get("unit"))
     scale = measurement.get("scale", "none")
-    if known.wire_measurement is None or (given == known.wire_measurement and scale == "none"):
+    if known.wire_measurement is None:
         values = [known.from_wire(_number(interval)) for interval in signal["intervals"]]
+    elif given == known.wire_measurement and scale in known.wire_scales:
+        values = [known.from_wire(_number(interval), scale) for interval in signal["intervals"]]
     elif given == ("customUnit", known.unit):
         values = [_number(interval) for interval in signal["intervals"]]
     else:

@@ -174,7 +174,7 @@ class EventRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    signal_name: Literal["ENERGY_PRICE", "LOAD_CONTROL", "SIMPLE"] = Field(
+    signal_name: Literal["ENERGY_PRICE", "LOAD_CONTROL", "SIMPLE", "LOAD_DISPATCH", "CHARGE_STATE"] = Field(
         description=f"one of {', '.join(SIGNALS)}", examples=["ENERGY_PRICE"]
     )
     unit: str = Field(description="the unit of the values", examples=["EUR/MWh"])
