@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,14 @@ from typing import Any
 from aiohttp import ClientSession, web
 from pydantic import SecretStr
 
+from cariflex.openadr.tls import server_context
 from cariflex.service import listen
 from cariflex.ven import session as session_module
 from cariflex.ven.inbox import Inbox
 from cariflex.ven.outbox import Destination, Outbox
 from cariflex.ven.sender import Sender
 from cariflex.ven.session import Session
+from cariflex.ven.settings import VenTls
 from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Opt
@@ -144,10 +147,11 @@ class RunningVtn:
     board: Board
     store: Any
     exchanges: list[tuple[str, str]] = field(default_factory=list)  # request and response bodies
+    handshakes_refused: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.port}{PATH}"
+        return f"http{'s' if self.settings.tls else ''}://127.0.0.1:{self.settings.port}{PATH}"
 
     async def api(self, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> tuple[int, Any]:
         """Call the API; `body` is sent as JSON, or as it is when it is bytes."""
@@ -157,11 +161,18 @@ class RunningVtn:
         async with ClientSession() as http, http.request(method, address, headers=headers, **sent) as answer:
             return answer.status, await answer.json()
 
-    async def send(self, service: str, body: str | bytes, content_type: str = "application/xml") -> tuple[int, str]:
-        """Post a raw message to an OpenADR service."""
+    async def send(
+        self,
+        service: str,
+        body: str | bytes,
+        content_type: str = "application/xml",
+        tls: ssl.SSLContext | bool = True,
+    ) -> tuple[int, str]:
+        """Post a raw message to an OpenADR service, over a connection of its own."""
         data = body.encode() if isinstance(body, str) else body
         headers = {"Content-Type": content_type}
-        async with ClientSession() as http, http.post(f"{self.url}/{service}", data=data, headers=headers) as answer:
+        address = f"{self.url}/{service}"
+        async with ClientSession() as http, http.post(address, data=data, headers=headers, ssl=tls) as answer:
             return answer.status, await answer.text()
 
 
@@ -191,7 +202,11 @@ async def running_vtn(store: Any = None, settings: VtnSettings | None = None) ->
         return [board.trouble] if board.trouble else [], {}
 
     api = Api(settings, SecretStr(TOKEN), board, store, health).app
-    runners = [await listen(openadr, "127.0.0.1", settings.port), await listen(api, "127.0.0.1", settings.api_port)]
+    tls = server_context(settings.tls, vtn.handshakes_refused.append) if settings.tls else None
+    runners = [
+        await listen(openadr, "127.0.0.1", settings.port, tls),
+        await listen(api, "127.0.0.1", settings.api_port),
+    ]
     try:
         yield vtn
     finally:
@@ -297,12 +312,14 @@ class HastySession(Session):
 
 
 @asynccontextmanager
-async def running_ven(vtn_url: str, flexmeasures_url: str, folder: Path, name: str = VEN) -> AsyncIterator[RunningVen]:
+async def running_ven(
+    vtn_url: str, flexmeasures_url: str, folder: Path, name: str = VEN, tls: VenTls | None = None
+) -> AsyncIterator[RunningVen]:
     """A VEN that polls and sends until the block ends."""
     outbox = Outbox(folder)
     sender = Sender(flexmeasures_url, "ven@cariflex.internal", SecretStr("ven-password"), outbox)
     session_module.FIRST_PAUSE_SECONDS = 0.1
-    session = HastySession(name, vtn_url, Inbox(outbox, DESTINATIONS, sender.wake.set))
+    session = HastySession(name, vtn_url, Inbox(outbox, DESTINATIONS, sender.wake.set), tls)
     tasks = [asyncio.create_task(session.run()), asyncio.create_task(sender.run())]
     try:
         yield RunningVen(session, sender, outbox)

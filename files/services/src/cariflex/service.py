@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,12 +38,12 @@ def health_routes(health: Health, registry: CollectorRegistry = REGISTRY) -> lis
     return [web.get("/health", get_health), web.get("/metrics", get_metrics)]
 
 
-async def listen(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Serve `app`; the caller cleans the runner up."""
+async def listen(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
+    """Serve `app`, over HTTPS if `tls` is given; the caller cleans the runner up."""
     # Three seconds let answers under way finish, and stay well under the ten that Docker grants.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=3)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await web.TCPSite(runner, host, port, ssl_context=tls).start()
     return runner
 
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from cariflex.openadr.signals import SIGNALS
+from cariflex.openadr.tls import Certificate, client_context, own_certificate
 from cariflex.service import Health, health_routes, listen, run
 from cariflex.settings import SettingsError
 from cariflex.ven.inbox import Inbox
@@ -16,10 +17,19 @@ from cariflex.ven.sender import Sender
 from cariflex.ven.session import Session
 from cariflex.ven.settings import VenSettings
 
+CERTIFICATE = Gauge(
+    "cariflex_ven_certificate_expiry_timestamp_seconds",
+    "When the VEN's certificate ends, as Unix time; 0 without TLS.",
+)
+
 
 async def serve(settings: VenSettings) -> None:
     """Serve until cancelled."""
     password = settings.secret("flexmeasures_ven_password")
+    certificate = own_certificate(settings.tls) if settings.tls else None
+    if settings.tls:  # a file that cannot be used ends the start
+        client_context(settings.tls, settings.tls.vtn_fingerprint)
+    CERTIFICATE.set(certificate.expires.timestamp() if certificate else 0)
     try:
         outbox = Outbox(settings.data_dir)
     except OutboxError as error:
@@ -30,10 +40,10 @@ async def serve(settings: VenSettings) -> None:
         for name, target in settings.signals.items()
     }
     inbox = Inbox(outbox, destinations, queued=sender.wake.set)
-    session = Session(settings.ven_name, str(settings.vtn_url), inbox)
+    session = Session(settings.ven_name, str(settings.vtn_url), inbox, settings.tls)
     _observe(session, outbox)
     app = web.Application()
-    app.add_routes(health_routes(_health(settings, session, inbox, outbox, sender)))
+    app.add_routes(health_routes(_health(settings, certificate, session, inbox, outbox, sender)))
     runner = await listen(app, settings.host, settings.port)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -44,7 +54,14 @@ async def serve(settings: VenSettings) -> None:
         outbox.close()
 
 
-def _health(settings: VenSettings, session: Session, inbox: Inbox, outbox: Outbox, sender: Sender) -> Health:
+def _health(
+    settings: VenSettings,
+    certificate: Certificate | None,
+    session: Session,
+    inbox: Inbox,
+    outbox: Outbox,
+    sender: Sender,
+) -> Health:
     """Well means: polls are answered, events can be stored, and no value waits long or is refused."""
 
     def health() -> tuple[list[str], dict[str, Any]]:
@@ -58,10 +75,13 @@ def _health(settings: VenSettings, session: Session, inbox: Inbox, outbox: Outbo
         if state.oldest_seconds > settings.outbox_age_limit_seconds:
             reasons.append(f"a value waits for {state.oldest_seconds:.0f} s: {sender.trouble or 'others go first'}")
         reasons += [f"refused, set aside: {problem}" for problem in state.problems]
-        facts = {
+        facts: dict[str, Any] = {
             "seconds_since_last_poll": age,
             "outbox": {"waiting": state.waiting, "oldest_seconds": state.oldest_seconds, "aside": state.aside},
         }
+        if certificate:
+            facts["certificate"] = certificate.as_dict()
+            reasons += certificate.troubles()
         return reasons, facts
 
     return health

@@ -14,10 +14,11 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-from openleadr import OpenADRClient
 from prometheus_client import Counter
 
+from cariflex.ven.client import VtnClient
 from cariflex.ven.inbox import Inbox
+from cariflex.ven.settings import VenTls
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ class SessionError(Exception):
 class Session:
     """Registers, polls and answers, for ever."""
 
-    def __init__(self, ven_name: str, vtn_url: str, inbox: Inbox) -> None:
+    def __init__(self, ven_name: str, vtn_url: str, inbox: Inbox, tls: VenTls | None = None) -> None:
         self._ven_name = ven_name
         self._vtn_url = vtn_url
         self._inbox = inbox
+        self._tls = tls
         self._last_poll: float | None = None
         self._heard: str | None = None
         self.poll_seconds = 10.0  # until the VTN says otherwise
@@ -75,7 +77,7 @@ class Session:
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Any]:
         """A fresh client; nothing of the last one is left."""
-        client = OpenADRClient(ven_name=self._ven_name, vtn_url=self._vtn_url)
+        client = VtnClient(self._ven_name, self._vtn_url, self._tls)
         client.add_hook("after_parse_xml", self._hear)
         try:
             yield client
@@ -96,7 +98,7 @@ class Session:
             else:
                 missed += 1
                 if missed >= MISSED_POLLS:
-                    raise SessionError(f"the VTN left {missed} polls unanswered")
+                    raise SessionError(client.trouble or f"the VTN left {missed} polls unanswered")
             await asyncio.sleep(max(0.0, began + self.poll_seconds - monotonic()))
 
     def _hear(self, message_type: str, payload: Mapping[str, Any]) -> None:
@@ -111,7 +113,7 @@ class Session:
         self._heard = None
         answer = await client.create_party_registration()
         if answer is None or client.registration_id is None or client.ven_id is None:
-            raise SessionError(self._heard or "the VTN cannot be reached")
+            raise SessionError(self._heard or client.trouble or "the VTN did not register this VEN")
         if isinstance(client.poll_frequency, timedelta) and client.poll_frequency.total_seconds() >= 1:
             self.poll_seconds = client.poll_frequency.total_seconds()
         await client.register_reports(

@@ -2,12 +2,22 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from cariflex.durations import Duration
 from cariflex.openadr.signals import SIGNALS
+from cariflex.openadr.tls import Fingerprint, Tls
 from cariflex.settings import Port, ServiceSettings
+
+
+class VenTls(Tls):
+    """Mutual TLS with the VTN."""
+
+    vtn_fingerprint: Fingerprint = Field(
+        description="the fingerprint of the VTN's certificate", examples=["0A:1B:2C:3D:4E:5F:60:71:82:93"]
+    )
 
 
 class FlexMeasures(BaseModel):
@@ -51,6 +61,18 @@ class VenSettings(ServiceSettings):
     vtn_url: HttpUrl = Field(
         description="the address of the VTN", examples=["http://192.168.240.10:8080/OpenADR2/Simple/2.0b"]
     )
+    tls: VenTls | None = Field(
+        None,
+        description="certificate, key, ca and vtn_fingerprint for mutual TLS; without it vtn_url is plain HTTP",
+        examples=[
+            {
+                "certificate": "/run/secrets/ven.crt",
+                "key": "/run/secrets/ven.key",
+                "ca": "/run/secrets/ca.crt",
+                "vtn_fingerprint": "0A:1B:2C:3D:4E:5F:60:71:82:93",
+            }
+        ],
+    )
     port: Port = Field(8080, description="the port of /health and /metrics", examples=[8080])
     data_dir: Path = Field(
         Path("/var/lib/cariflex"), description="the folder of the outbox, on a volume", examples=["/var/lib/cariflex"]
@@ -63,6 +85,15 @@ class VenSettings(ServiceSettings):
         description="the sensor for each OpenADR signal",
         examples=[{"ENERGY_PRICE": {"sensor": 84, "unit": "EUR/MWh", "resolution": "PT1H"}}],
     )
+
+    @model_validator(mode="after")
+    def _tls_and_address_agree(self) -> Self:
+        if (self.tls is not None) != (self.vtn_url.scheme == "https"):
+            raise ValueError(
+                f"vtn_url is {self.vtn_url} and tls is {'not ' if self.tls is None else ''}given; "
+                "use https with tls, http without"
+            )
+        return self
 
     @field_validator("signals")
     @classmethod

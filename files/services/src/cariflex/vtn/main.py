@@ -1,11 +1,13 @@
 """The VTN's process: store, OpenADR on one port, API and health on another."""
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
+from cariflex.openadr.tls import own_certificate, server_context
 from cariflex.service import listen, run
 from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
@@ -14,6 +16,15 @@ from cariflex.vtn.protocol import Vtn
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import PostgresStore
 
+log = logging.getLogger(__name__)
+
+CERTIFICATE = Gauge(
+    "cariflex_vtn_certificate_expiry_timestamp_seconds",
+    "When the VTN's own certificate ends, as Unix time; 0 without TLS.",
+)
+HANDSHAKES_REFUSED = Counter(
+    "cariflex_vtn_handshakes_refused_total", "Connections that ended before a message, by TLS' reason.", ["reason"]
+)
 TOKEN_LENGTH = 16  # characters at least
 
 
@@ -24,6 +35,10 @@ async def serve(settings: VtnSettings) -> None:
     read: a VTN that has forgotten its VENs would send them all to register again.
     """
     token = settings.secret("openadr_api_token", TOKEN_LENGTH)
+    # before anything is opened: a file that cannot be used ends the start
+    tls = server_context(settings.tls, _handshake_refused) if settings.tls else None
+    certificate = own_certificate(settings.tls) if settings.tls else None
+    CERTIFICATE.set(certificate.expires.timestamp() if certificate else 0)
     store = PostgresStore(settings.database, settings.secret("openadr_db_password"))
     board = Board(store, settings.vens)
     _observe(board)
@@ -31,19 +46,28 @@ async def serve(settings: VtnSettings) -> None:
     def health() -> tuple[list[str], dict[str, Any]]:
         now = board.clock()
         polls = {ven: (now - board.last_poll[ven]).total_seconds() for ven in board.ven_ids if ven in board.last_poll}
-        facts = {"events": len(board.live()), "seconds_since_last_poll": polls}
-        return [board.trouble] if board.trouble else [], facts
+        facts: dict[str, Any] = {"events": len(board.live()), "seconds_since_last_poll": polls}
+        reasons = [board.trouble] if board.trouble else []
+        if certificate:
+            facts["certificate"] = certificate.as_dict()
+            reasons += certificate.troubles()
+        return reasons, facts
 
     runners = [await listen(Api(settings, token, board, store, health).app, settings.host, settings.api_port)]
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(board.follow())
             await board.loaded.wait()
-            runners.append(await listen(Vtn(settings, board, store).app, settings.host, settings.port))
+            runners.append(await listen(Vtn(settings, board, store).app, settings.host, settings.port, tls))
     finally:
         for runner in reversed(runners):
             await runner.cleanup()
         await store.close()
+
+
+def _handshake_refused(reason: str) -> None:
+    HANDSHAKES_REFUSED.labels(reason).inc()
+    log.warning("TLS handshake refused", extra={"reason": reason})
 
 
 def _observe(board: Board) -> None:

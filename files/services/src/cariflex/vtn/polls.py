@@ -47,10 +47,17 @@ class EmptyPolls:
         _nothing_for.set(None if pending else ven_id)
         return pending
 
-    def answer(self, body: bytes) -> web.Response | None:
-        """The answer to a poll that is known, if there is nothing for its VEN."""
+    def answer(self, body: bytes, sender: str | None) -> web.Response | None:
+        """The answer to a poll that is known, if there is nothing for its VEN.
+
+        Args:
+            body: the poll.
+            sender: the VEN whose certificate the connection has; None without TLS.
+        """
         known = self._known.get(body)
-        if known is None or self._board.registration(known.ven_id) is None or self._board.pending(known.ven_id):
+        if known is None or sender not in (None, known.ven_id):
+            return None
+        if self._board.registration(known.ven_id) is None or self._board.pending(known.ven_id):
             return None
         self._board.last_poll[known.ven_id] = self._board.clock()
         known.polls.inc()

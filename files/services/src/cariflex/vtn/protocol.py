@@ -6,15 +6,19 @@ used: it forgets events on restart, sends each only once and tells no opt of a m
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
 from openleadr import OpenADRServer, errors
+from openleadr.messaging import etree, validate_xml_schema
 from openleadr.service import VTNService
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_body
+from cariflex.openadr.signatures import SignatureError, Signatures
+from cariflex.openadr.tls import Certificate, peer_certificate
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Opt, distribution, event_id_of
 from cariflex.vtn.polls import EmptyPolls
@@ -26,6 +30,14 @@ log = logging.getLogger(__name__)
 OPTS = Counter("cariflex_vtn_opts_total", "Answers of VENs to events.", ["ven_id", "opt_type"])
 DISTRIBUTIONS = Counter("cariflex_vtn_distributions_total", "Messages with events sent.", ["ven_id"])
 REFUSED = Counter("cariflex_vtn_messages_refused_total", "Messages not accepted, by HTTP status.", ["status"])
+VEN_CERTIFICATE = Gauge(
+    "cariflex_vtn_ven_certificate_expiry_timestamp_seconds",
+    "When the certificate ends that a VEN last came with, as Unix time.",
+    ["ven_id"],
+)
+
+# The VEN whose certificate the connection has, and that certificate; None without TLS.
+_sender: ContextVar[tuple[str, Certificate] | None] = ContextVar("sender", default=None)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,8 +51,16 @@ class Vtn:
         self._store = store
         self._polls = EmptyPolls(board)
         self._poll_path = f"{settings.path}/OadrPoll"
+        signs = settings.tls is not None and settings.tls.signatures
+        self._signatures = Signatures(settings.tls.replay_seconds) if settings.tls and signs else None
+        self._ven_of = {fingerprint: ven for ven, of in settings.vens.items() for fingerprint in of.fingerprints}
+        self._certificates: dict[str, Certificate] = {}
         server = OpenADRServer(
             vtn_id=settings.vtn_id,
+            cert=settings.tls.certificate if settings.tls and signs else None,
+            key=settings.tls.key if settings.tls and signs else None,
+            show_fingerprint=False,
+            verify_message_signatures=False,  # see cariflex.openadr.signatures
             http_path_prefix=settings.path,
             requested_poll_freq=timedelta(seconds=settings.poll_seconds),
             ven_lookup=self._look_up,
@@ -70,14 +90,20 @@ class Vtn:
         """Tell openleadr who a VEN is; without a registration id it asks the VEN to register again."""
         if ven_id not in self._board.ven_ids:
             raise errors.NotRegisteredOrAuthorizedError(_NOT_ADMITTED)
+        certificate = _certificate_of(ven_id)
         registration = self._board.registration(str(ven_id))
-        return {"ven_id": str(ven_id), "registration_id": registration.registration_id if registration else None}
+        return {
+            "ven_id": str(ven_id),
+            "registration_id": registration.registration_id if registration else None,
+            "fingerprint": certificate.fingerprint if certificate else None,
+        }
 
     async def _register(self, message: Mapping[str, Any]) -> tuple[str, str]:
         ven_id = message.get("ven_name")
         if ven_id not in self._settings.vens or message.get("ven_id") not in (None, ven_id):
             log.warning("VEN refused", extra={"ven_name": ven_id, "ven_id": message.get("ven_id")})
             raise errors.NotRegisteredOrAuthorizedError(_NOT_ADMITTED)
+        _certificate_of(ven_id)
         ven_id = str(ven_id)
         registration = Registration(ven_id, self._settings.vens[ven_id].registration_id, self._board.clock())
         await _kept(self._store.register(registration))
@@ -155,18 +181,55 @@ class Vtn:
         return response
 
     async def _post(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        sender = self._sender_of(request)
+        _sender.set(sender)
         body = await _body(request)
-        # With TLS every message is authenticated by certificate and signature, so none takes the short way.
-        if request.path != self._poll_path or request.secure:
+        if request.path != self._poll_path or self._signatures is not None:
             _check(body)
+            self._verify(body, sender)
             return await handler(request)
-        if known := self._polls.answer(body):
+        if known := self._polls.answer(body, sender and sender[0]):
             return known
         _check(body)
         self._polls.begin()
         response = await handler(request)
         self._polls.learn(body, response)
         return response
+
+    def _sender_of(self, request: web.Request) -> tuple[str, Certificate] | None:
+        """With TLS, the VEN at the other end; looked up for every message, because a connection may outlive it."""
+        if self._settings.tls is None:
+            return None
+        certificate = peer_certificate(request)
+        ven_id = self._ven_of.get(certificate.fingerprint) if certificate else None
+        if certificate is None or ven_id is None or certificate.expired:
+            which = certificate.fingerprint if certificate else "none"
+            reason = "has expired" if ven_id else "is not admitted to this VTN"
+            raise web.HTTPForbidden(text=f"The certificate with the fingerprint {which} {reason}.")
+        if self._certificates.get(ven_id) != certificate:
+            self._certificates[ven_id] = certificate
+            VEN_CERTIFICATE.labels(ven_id).set(certificate.expires.timestamp())
+        return ven_id, certificate
+
+    def _verify(self, body: bytes, sender: tuple[str, Certificate] | None) -> None:
+        """With signatures, refuse a message that its sender has not signed."""
+        if self._signatures is None or sender is None:
+            return
+        try:
+            self._signatures.verify(validate_xml_schema(body), sender[1].fingerprint)
+        except etree.XMLSyntaxError as error:
+            raise web.HTTPBadRequest(text=f"Not valid: {error}.") from None
+        except SignatureError as error:
+            raise web.HTTPForbidden(text=f"Not accepted: {error}.") from None
+
+
+def _certificate_of(ven_id: object) -> Certificate | None:
+    """The certificate that a message of this VEN came with; with another VEN's, it is refused."""
+    sender = _sender.get()
+    if sender is not None and sender[0] != ven_id:
+        log.warning("VEN spoke for another", extra={"ven_id": sender[0], "spoke_for": ven_id})
+        raise errors.InvalidIdError("The certificate belongs to another VEN.")
+    return sender[1] if sender else None
 
 
 async def _kept(change: Awaitable[None]) -> None:

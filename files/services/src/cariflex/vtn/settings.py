@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from cariflex.openadr.tls import Fingerprint, Tls
 from cariflex.settings import Port, ServiceSettings
 
 # openleadr turns ids that look like numbers or booleans into those, so an id needs a letter and more.
@@ -30,6 +31,11 @@ class Ven(BaseModel):
         pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,99}$",
         description="the registration id the VTN gives to this VEN",
         examples=["reg-Cariflex-VEN-001"],
+    )
+    fingerprints: list[Fingerprint] = Field(
+        default=[],
+        description="with TLS: the fingerprints of its certificates, two while it changes from one to the next",
+        examples=[["0A:1B:2C:3D:4E:5F:60:71:82:93"]],
     )
 
 
@@ -58,6 +64,21 @@ class VtnSettings(ServiceSettings):
         description="the VENs that are admitted, by VEN name, each with its registration_id",
         examples=[{"Cariflex-VEN-001": {"registration_id": "reg-Cariflex-VEN-001"}}],
     )
+    tls: Tls | None = Field(
+        None,
+        description="certificate, key and ca for mutual TLS; without it OpenADR is plain HTTP",
+        examples=[{"certificate": "/run/secrets/vtn.crt", "key": "/run/secrets/vtn.key", "ca": "/run/secrets/ca.crt"}],
+    )
+
+    @field_validator("vens")
+    @classmethod
+    def _each_certificate_is_of_one(cls, value: dict[str, Ven]) -> dict[str, Ven]:
+        owner: dict[str, str] = {}
+        for name, ven in value.items():
+            for fingerprint in ven.fingerprints:
+                if owner.setdefault(fingerprint, name) != name:
+                    raise ValueError(f"gives the certificate {fingerprint} to both {owner[fingerprint]} and {name}")
+        return value
 
     @field_validator("vtn_id")
     @classmethod
