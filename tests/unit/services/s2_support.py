@@ -21,6 +21,7 @@ from cariflex.s2.simulator.manager import Manager
 from cariflex.s2.simulator.physics import Battery, Ev, Machine
 from cariflex.ven.grid import Stretch
 from cariflex.ven.outbox import Destination, Outbox, ReceivedEvent
+from cariflex.ven.plans import Plans
 from tests.unit.services.openadr_support import free_port
 
 TOKENS = {"battery_01": "token-of-battery-01", "ev_01": "token-of-ev-number-01"}
@@ -37,6 +38,7 @@ class RunningCem:
 
     cem: Cem
     ven: Outbox
+    plans: Plans
     url: str
 
     def event(self, event_id: str, value: float, start: float = -1, seconds: float = 60, **different: Any) -> None:
@@ -59,16 +61,16 @@ async def running_cem(folder: Path, clock: Callable[[], float] = time.time) -> A
     settings = S2Settings.model_validate(
         {"host": "127.0.0.1", "port": port, "data_dir": folder, "resources": RESOURCES}
     )
-    ven, outbox, memory = Outbox(folder), Outbox(folder), Memory(folder)
-    cem = Cem(settings, TOKENS, outbox, memory, clock)
+    ven, outbox, plans, memory = Outbox(folder), Outbox(folder), Plans(folder), Memory(folder)
+    cem = Cem(settings, TOKENS, outbox, plans, memory, clock)
     task = asyncio.create_task(cem.run())
     try:
         await asyncio.sleep(0.05)
-        yield RunningCem(cem, ven, f"ws://127.0.0.1:{port}/s2")
+        yield RunningCem(cem, ven, plans, f"ws://127.0.0.1:{port}/s2")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        for store in (ven, outbox, memory):
+        for store in (ven, outbox, plans, memory):
             store.close()
 
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cariflex.s2.cem import limits_at
 from cariflex.s2.mapping import Range
+from cariflex.s2.program import limits_at
 from cariflex.s2.wire import RefusedError, read
 from cariflex.ven.grid import Stretch
 from tests.unit.services.openadr_support import eventually

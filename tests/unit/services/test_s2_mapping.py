@@ -123,10 +123,12 @@ def test_never_beyond_limit_description_or_state_of_charge(
     assert 0 <= told.factor <= 1
     element = next(mode for mode in actuator.modes if mode.id == told.mode_id).elements[0]
     assert told.power_kw in element.power_kw
+    assert allowed.low - 1e-5 <= told.power_kw <= allowed.high + 1e-5
     rate = element.fill_rate[0] + told.factor * (element.fill_rate[1] - element.fill_rate[0])
     assert not (level >= levels.high and rate > 1e-6)
     assert not (level <= levels.low and rate < -1e-6)
     if ceiling is not None and told.power_kw > ceiling + 1e-6:  # only where nothing lower can be done
         for mode in actuator.modes:
             safe = mode.elements[0].safe_power(level, levels)
-            assert safe is None or safe.low > max(ceiling, allowed.low) - 1e-6 or allowed.low > ceiling
+            lower = safe is not None and safe.low < max(ceiling, allowed.low) - 1e-6 and safe.high >= allowed.low
+            assert not lower or allowed.low > ceiling

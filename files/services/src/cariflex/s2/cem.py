@@ -1,4 +1,4 @@
-"""The CEM: which limit holds when, the devices under it, and the door through which they come."""
+"""The CEM: what holds for which device when, the devices under it, and the door through which they come."""
 
 import asyncio
 import hmac
@@ -14,41 +14,26 @@ from prometheus_client import Gauge
 
 from cariflex.s2.device import Device
 from cariflex.s2.door import HEARTBEAT_SECONDS, Door
-from cariflex.s2.mapping import Range, process_demand_response, process_load_control, strictest
+from cariflex.s2.mapping import Range
 from cariflex.s2.memory import Memory
+from cariflex.s2.program import OWN_WILL, Aim, Signals, Site, ahead, aims_at
 from cariflex.s2.settings import S2Settings
 from cariflex.s2.wire import MAX_MESSAGE_BYTES
 from cariflex.service import health_routes, listen
-from cariflex.ven.grid import Stretch
 from cariflex.ven.outbox import Destination, Outbox, OutboxError
+from cariflex.ven.plans import Plans
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.02  # how often the VEN's file is asked whether it has changed; the question costs microseconds
+TOGETHER_SECONDS = 60.0  # how often what is asked of all storages together is shared anew
 DEVICES = Gauge("cariflex_s2_devices_connected", "Devices that are connected.")
+EXPECTED = Gauge("cariflex_s2_devices_expected", "Devices that are declared.")
+AWAY = Gauge("cariflex_s2_device_away_seconds", "How long a device has been away; 0 while it is connected.", ["device"])
+POWER = Gauge("cariflex_s2_power_kw", "Power of a device, + is consumption; NaN when not known.", ["device"])
 LEVEL = Gauge("cariflex_s2_stored_kwh", "Energy in a device's storage.", ["device"])
 LIMIT = Gauge("cariflex_s2_limit_kw", "Upper limit of a device; NaN without one.", ["device"])
-
-
-def limits_at(
-    now: float, load_control: list[Stretch], simple: list[Stretch], powers: Mapping[str, Range]
-) -> dict[str, float]:
-    """Upper limit in kW of each device at a time; where events overlap the strictest holds.
-
-    Args:
-        now: seconds since 1970.
-        load_control: values in % of maximum consumption.
-        simple: levels 0 to 3.
-        powers: power range of each device in kW.
-    """
-    percents = [stretch.value for stretch in load_control if stretch.start <= now < stretch.end]
-    levels = [stretch.value for stretch in simple if stretch.start <= now < stretch.end]
-    return strictest(
-        [
-            process_load_control(min(percents, default=None), powers),
-            process_demand_response(max(levels, default=None), powers),
-        ]
-    )
+NAN = float("nan")
 
 
 class Cem:
@@ -59,25 +44,34 @@ class Cem:
         settings: S2Settings,
         tokens: Mapping[str, str],
         outbox: Outbox,
+        plans: Plans,
         memory: Memory,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
+        self._plans = plans
         self._memory = memory
         self._clock = clock
         self._tokens = {name: tokens[name] for name in settings.resources}
-        self._powers = {name: Range(r.min_kw, r.max_kw) for name, r in settings.resources.items()}
+        powers = {name: Range(r.min_kw, r.max_kw) for name, r in settings.resources.items()}
+        self._site = Site(powers, sum(r.energy_kwh for r in settings.resources.values()))
         self.devices = {
-            name: Device(name, self._powers[name], resource.energy_kwh, memory.order(name), self._control, clock)
+            name: Device(name, powers[name], resource.energy_kwh, memory.orders(name), self._reported, clock)
             for name, resource in settings.resources.items()
         }
-        self._load_control: list[Stretch] = []
-        self._simple: list[Stretch] = []
-        self._limits: dict[str, float] = {}
+        self._signals = Signals()
+        self._aims: dict[str, Aim] = {}
+        self._decided_at = self._next = 0.0
+        self._prepare_now = asyncio.Event()
+        self._prepared: Any = None
+        self._able: Any = None
+        self._unsaved: set[str] = set()
+        self._told: dict[str, Any] = {}  # by device: the state that was reported last
         self._queued_to: dict[str, int] = {}
         self._alive = monotonic()
-        self._trouble: dict[str, str] = {}  # by device: what could not be stored
+        self._trouble: dict[str, str] = {}  # by what could not be stored
+        EXPECTED.set(len(self.devices))
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -86,12 +80,12 @@ class Cem:
         runner = await listen(app, self._settings.host, self._settings.port)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow_limits())
+                tasks.create_task(self._follow())
+                tasks.create_task(self._prepare())
                 tasks.create_task(self._watch())
         finally:
             for device in self.devices.values():
-                if device.door is not None:
-                    await device.door.close("the CEM stops")
+                await device.dismiss("the CEM stops")
             await runner.cleanup()
 
     # --- the door ------------------------------------------------------------------------------------------------
@@ -113,54 +107,155 @@ class Cem:
         found = [name for name, token in self._tokens.items() if hmac.compare_digest(token.encode(), given)]
         return found[0] if found and header.startswith("Bearer ") else None
 
-    # --- limits --------------------------------------------------------------------------------------------------
+    # --- what devices are to do now ------------------------------------------------------------------------------
 
-    async def _follow_limits(self) -> None:
-        """Read the events whenever the VEN has written, and look at the clock in between."""
+    async def _follow(self) -> None:
+        """Read what is asked whenever it has changed, and look at the clock in between."""
         version: int | None = None
         while True:
             now = self._clock()
             if (seen := self._outbox.version()) != version:
                 version = seen
-                self._load_control = self._outbox.stretches("LOAD_CONTROL", now)
-                self._simple = self._outbox.stretches("SIMPLE", now)
-            limits = limits_at(now, self._load_control, self._simple, self._powers)
-            if limits != self._limits:
-                self._limits = limits
-                log.info("limits changed", extra={"limits_kw": limits})
-                for device in self.devices.values():
-                    await self._control(device)
+                if (signals := self._read(now)) != self._signals:
+                    self._signals = signals
+                    self._next = now
+            if now >= self._next or now < self._decided_at:
+                await self._decide(now)
             self._alive = monotonic()
             await asyncio.sleep(LOOK_SECONDS)
 
+    def _read(self, now: float) -> Signals:
+        asked = {
+            field: tuple(self._outbox.asked(name, now))
+            for field, name in (
+                ("load_control", "LOAD_CONTROL"),
+                ("simple", "SIMPLE"),
+                ("dispatch", "LOAD_DISPATCH"),
+                ("charge", "CHARGE_STATE"),
+            )
+        }
+        return Signals(**asked, plans=self._plans.since(now))
+
+    async def _decide(self, now: float) -> None:
+        """Tell every device what holds from now on, and find out until when."""
+        known = {name: one for name, device in self.devices.items() if (one := device.known())}
+        aims = aims_at(now, self._signals, self._site, known)
+        later = self._signals.moments(now)
+        self._next = min(
+            [*later[:1], *([now + TOGETHER_SECONDS] if self._signals.asks_together(now) else [])] or [1e12]
+        )
+        self._decided_at = now
+        if _limits(aims) != _limits(self._aims):
+            events = sorted({event for aim in aims.values() for event in aim.events})
+            log.info("limits changed", extra={"limits_kw": _limits(aims), "event_ids": events})
+        self._aims = aims
+        for device in self.devices.values():
+            await self._control(device)
+        self._save()
+        self._prepare_now.set()
+
+    async def _reported(self, device: Device) -> None:
+        await self._control(device)
+        self._save()
+
     async def _control(self, device: Device) -> None:
-        setting = device.decide(self._limits.get(device.name))
+        aim = self._aims.get(device.name, OWN_WILL)
+        setting = device.decide(aim)
         if setting is None:
             return
+        self._unsaved.add(device.name)
         try:
-            order = await device.instruct(setting)
+            order = await device.instruct(setting, aim)
         except (ConnectionError, RuntimeError) as error:  # it has just gone; it is told when it comes back
             log.warning("device not told", extra={"resource": device.name, "reason": str(error)})
             return
-        self._stored(device, lambda: self._memory.remember(device.name, order))
-        log.info(
-            "device told",
-            extra={"resource": device.name, "power_kw": setting.power_kw, "limit_kw": self._limits.get(device.name)},
-        )
+        log.info("device told", extra=device.line(order))
+
+    # --- what they are to do later -------------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        """Keep the devices' instructions for later right, so that they follow when the CEM is away."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._prepare_now.wait()
+            self._prepare_now.clear()
+            now = self._clock()
+            known = {name: one for name, device in self.devices.items() if (one := device.known())}
+            # fill levels move all the time; a look at them once a minute is enough
+            seen = [
+                (name, one.actuator, one.own_kw, one.outlook, self.devices[name].connections)
+                for name, one in known.items()
+            ]
+            present = (self._signals, self._decided_at, int(now // TOGETHER_SECONDS), seen)
+            if present == self._prepared:
+                continue
+            self._prepared = present
+            steps = {}
+            if self._signals.moments(now):
+                # a day of quarter hours for a hundred devices takes a third of a second; events go on meanwhile
+                steps = await asyncio.to_thread(ahead, now, self._signals, self._site, known)
+            for name in known:
+                device = self.devices[name]
+                if device.ahead or steps.get(name):
+                    self._unsaved.add(name)
+                    with suppress(ConnectionError, RuntimeError, ValueError):  # it has just gone
+                        await device.prepare(steps.get(name, []))
+            self._save()
+
+    def _save(self) -> None:
+        """Remember what was told; control goes on where the disk is full."""
+        if self._unsaved and self._stored(
+            "orders", lambda: self._memory.remember({name: self.devices[name].orders() for name in self._unsaved})
+        ):
+            self._unsaved.clear()
 
     # --- once a second -------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Close connections that are stuck, repeat what had no effect, queue the stored energy."""
+        """Close connections that are stuck, repeat what had no effect, report and queue what devices say."""
         while True:
             DEVICES.set(sum(device.door is not None for device in self.devices.values()))
             for device in self.devices.values():
                 if device.door is not None and device.door.is_stuck:
                     await device.door.close("a message was left unanswered")
                 await self._control(device)
-                LIMIT.labels(device.name).set(self._limits.get(device.name, float("nan")))
+                self._observe(device)
                 self.queue_energy(device)
+            self._save()
+            self._look_at_abilities()
             await asyncio.sleep(1)
+
+    def _look_at_abilities(self) -> None:
+        """What is asked of all together is shared anew when one comes or goes, gets full or empty."""
+        now = self._clock()
+        if self._signals.asks_together(now):
+            able = {
+                name: one.reach(self._aims[name].ceiling_kw, now)
+                for name, device in self.devices.items()
+                if name in self._aims and (one := device.known())
+            }
+            if able != self._able:
+                self._able = able
+                self._next = now
+
+    def _observe(self, device: Device) -> None:
+        """Metrics, and the present state for the VEN's reports when it has changed."""
+        name, connected, now = device.name, device.door is not None, self._clock()
+        power, energy, limit = device.present_kw(), device.stored_kwh(), self._limit(name)
+        AWAY.labels(name).set(0.0 if connected else max(0.0, now - device.gone_at))
+        POWER.labels(name).set(NAN if power is None else power)
+        LIMIT.labels(name).set(NAN if limit is None else limit)
+        if energy is not None:
+            LEVEL.labels(name).set(energy)
+        state = (power, energy, connected)
+        if self._told.get(name) != state and self._stored(
+            f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
+        ):
+            self._told[name] = state
+
+    def _limit(self, name: str) -> float | None:
+        return self._aims[name].ceiling_kw if name in self._aims else None
 
     def queue_energy(self, device: Device) -> None:
         """Give the energy at the beginning of the present cell of the sensor to the VEN, which sends it.
@@ -172,27 +267,33 @@ class Cem:
         start = int(now) // cell * cell
         first = self._queued_to.setdefault(device.name, start)  # the cell in which we began is not known from its start
         energy = device.stored_kwh()
-        if energy is not None:
-            LEVEL.labels(device.name).set(energy)
         if start == first:
             return
         self._queued_to[device.name] = start
         if device.door is not None and energy is not None and device.status_at and now - device.status_at < cell:
             destination = Destination(resource.sensor, resource.unit, cell)
             values = (round(energy, 6),)
-            self._stored(device, lambda: self._outbox.queue(f"s2:{device.name}", destination, start, values))
+            self._stored(
+                f"energy of {device.name}", lambda: self._outbox.queue(f"s2:{device.name}", destination, start, values)
+            )
 
-    def _stored(self, device: Device, store: Callable[[], None]) -> None:
-        """Store something; control goes on where the disk is full."""
+    def _stored(self, what: str, store: Callable[[], None]) -> bool:
+        """Store something, and say whether it worked; control goes on where the disk is full."""
         try:
             store()
-            self._trouble.pop(device.name, None)
         except OutboxError as error:
-            self._trouble[device.name] = str(error)
-            log.error("not stored", extra={"resource": device.name, "reason": str(error)})
+            if what not in self._trouble:
+                log.error("not stored", extra={"what": what, "reason": str(error)})
+            self._trouble[what] = str(error)
+            return False
+        self._trouble.pop(what, None)
+        return True
 
     def health(self) -> tuple[list[str], dict[str, Any]]:
-        """Well means: the limits are being followed, and every connected device speaks."""
+        """Well means: what is asked is being followed, and every connected device speaks.
+
+        A declared device that is away is a fact, and a metric to alert on: the service itself is well without it.
+        """
         reasons = list(self._trouble.values())
         if (age := monotonic() - self._alive) > 10:
             reasons.append(f"limits have not been looked at for {age:.0f} s")
@@ -203,9 +304,17 @@ class Cem:
                 reasons.append(f"{name} is connected and silent for {silent:.0f} s")
             facts[name] = {
                 "connected": device.door is not None,
+                "away_seconds": None if device.door else max(0.0, self._clock() - device.gone_at),
                 "seconds_since_message": silent,
-                "power_kw": device.power_kw,
+                "power_kw": device.present_kw(),
                 "stored_kwh": device.stored_kwh(),
-                "limit_kw": self._limits.get(name),
+                "limit_kw": self._limit(name),
+                "told_kw": device.order.power_kw if device.order else None,
+                "told_ahead": len(device.ahead),
             }
-        return reasons, {"devices": facts}
+        connected = sum(fact["connected"] for fact in facts.values())
+        return reasons, {"connected": connected, "expected": len(facts), "devices": facts}
+
+
+def _limits(aims: Mapping[str, Aim]) -> dict[str, float]:
+    return {name: aim.ceiling_kw for name, aim in aims.items() if aim.ceiling_kw is not None}

@@ -1,10 +1,12 @@
 """Reading FRBC messages of s2-python into what the mapping works with."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from s2python.common import CommodityQuantity
 
-from cariflex.s2.mapping import Actuator, Element, Mode, Range
+from cariflex.s2.mapping import Actuator, Element, Mode, Range, Transition
+from cariflex.s2.outlook import Span
 from cariflex.s2.wire import RefusedError, Status
 
 _ELECTRIC = (
@@ -16,7 +18,7 @@ _ELECTRIC = (
 
 
 def actuator_of(description: Any) -> Actuator:
-    """The one electric actuator of an FRBC.SystemDescription, with the modes that may be used in normal operation.
+    """The one electric actuator of an FRBC.SystemDescription.
 
     Raises:
         RefusedError: INVALID_CONTENT, it has not exactly one that can be understood.
@@ -27,11 +29,26 @@ def actuator_of(description: Any) -> Actuator:
     found = [actuator for actuator in description.actuators if _has_power(actuator)]
     if len(found) != 1:
         raise _wrong(description, f"{len(found)} actuators have electric power; exactly one can be controlled")
-    modes = [mode for mode in found[0].operation_modes if not mode.abnormal_condition_only]
-    if not modes:
+    actuator = found[0]
+    if all(mode.abnormal_condition_only for mode in actuator.operation_modes):
         raise _wrong(description, "no operation mode is for normal operation")
+    modes, timers = {mode.id for mode in actuator.operation_modes}, {timer.id for timer in actuator.timers}
+    for way in actuator.transitions:
+        if unknown := ({way.from_, way.to} - modes) | ({*way.start_timers, *way.blocking_timers} - timers):
+            raise _wrong(description, f"transition {way.id} names {unknown.pop()}, which is not described")
     return Actuator(
-        str(found[0].id), tuple(Mode(str(m.id), tuple(_element(e) for e in m.elements)) for m in modes), levels
+        str(actuator.id),
+        tuple(
+            Mode(str(m.id), tuple(_element(e) for e in m.elements), m.abnormal_condition_only)
+            for m in actuator.operation_modes
+        ),
+        levels,
+        tuple(
+            Transition(str(t.from_), str(t.to), _ids(t.start_timers), _ids(t.blocking_timers))
+            for t in actuator.transitions
+            if not t.abnormal_condition_only
+        ),
+        {str(timer.id): timer.duration.to_timedelta().total_seconds() for timer in actuator.timers},
     )
 
 
@@ -39,6 +56,45 @@ def level_in_kwh(description: Any, level: float, energy_kwh: float) -> float:
     """Stored energy of a fill level: a level is in kWh where its label says so, otherwise in percent of capacity."""
     label = (description.storage.fill_level_label or "").lower()
     return level if "kwh" in label else level / 100 * energy_kwh
+
+
+def leakage_of(message: Any) -> tuple[Span, ...]:
+    """The change of the fill level per second at some fill levels, of an FRBC.LeakageBehaviour."""
+    return tuple(Span(*_ends(e.fill_level_range), -e.leakage_rate) for e in message.elements)
+
+
+def usage_of(message: Any) -> tuple[Span, ...]:
+    """The expected change of the fill level per second at some times, of an FRBC.UsageForecast."""
+    return _in_time(message, lambda element: element.usage_rate_expected)
+
+
+def targets_of(message: Any) -> tuple[Span, ...]:
+    """The lowest fill level that is wanted at some times, of an FRBC.FillLevelTargetProfile."""
+    return _in_time(message, lambda element: _range(element.fill_level_range).low)
+
+
+def measured_kw(message: Any) -> float | None:
+    """Electric power of a PowerMeasurement; None without one."""
+    watts = [value.value for value in message.values if value.commodity_quantity in _ELECTRIC]
+    return sum(watts) / 1000 if watts else None
+
+
+def _in_time(message: Any, value: Callable[[Any], float]) -> tuple[Span, ...]:
+    spans, start = [], message.start_time.timestamp()
+    for element in message.elements:
+        end = start + element.duration.to_timedelta().total_seconds()
+        spans.append(Span(start, end, value(element)))
+        start = end
+    return tuple(spans)
+
+
+def _ids(given: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(one) for one in given)
+
+
+def _ends(given: Any) -> tuple[float, float]:
+    levels = _range(given)
+    return levels.low, levels.high
 
 
 def _has_power(actuator: Any) -> bool:

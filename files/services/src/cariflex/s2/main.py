@@ -8,6 +8,7 @@ from cariflex.s2.settings import S2Settings, read_tokens
 from cariflex.service import run
 from cariflex.settings import SettingsError
 from cariflex.ven.outbox import Outbox, OutboxError
+from cariflex.ven.plans import Plans
 
 
 async def serve(settings: S2Settings) -> None:
@@ -16,14 +17,14 @@ async def serve(settings: S2Settings) -> None:
     if missing := sorted(settings.resources.keys() - tokens.keys()):
         raise SettingsError(f"{settings.secrets_dir / 's2_tokens'}: no token for {', '.join(missing)}.")
     try:
-        outbox, memory = Outbox(settings.data_dir), Memory(settings.data_dir)
+        outbox, plans, memory = Outbox(settings.data_dir), Plans(settings.data_dir), Memory(settings.data_dir)
     except OutboxError as error:
         raise SettingsError(str(error)) from None
     try:
-        await Cem(settings, tokens, outbox, memory).run()
+        await Cem(settings, tokens, outbox, plans, memory).run()
     finally:
-        memory.close()
-        outbox.close()
+        for store in (memory, plans, outbox):
+            store.close()
 
 
 def cli() -> None:

@@ -83,6 +83,13 @@ class Destination:
 
 
 @dataclass(frozen=True)
+class Asked(Stretch):
+    """A stretch, and the event that says it."""
+
+    event_id: str
+
+
+@dataclass(frozen=True)
 class ReceivedEvent:
     """A version of an event as the VEN understood it.
 
@@ -280,10 +287,20 @@ class Outbox:
 
     def stretches(self, signal_name: str, since: float) -> list[Stretch]:
         """What all events of a signal say from a time on; where events overlap, so do the stretches."""
+        return list(self.asked(signal_name, since))
+
+    def asked(self, signal_name: str, since: float) -> list[Asked]:
+        """As `stretches`, each with the event that says it; of the events that were answered optIn."""
         rows = self._connection.execute(
-            "SELECT stretches FROM event WHERE signal_name = ? AND end > ?", (signal_name, since)
+            "SELECT event_id, stretches FROM event WHERE signal_name = ? AND end > ? AND opt_type = 'optIn'"
+            " ORDER BY event_id",
+            (signal_name, since),
         )
-        return [Stretch(*stretch) for row in rows for stretch in json.loads(row["stretches"])]
+        return [
+            Asked(start, end, value, row["event_id"])
+            for row in rows
+            for start, end, value in json.loads(row["stretches"])
+        ]
 
     def queue(self, origin: str, destination: Destination, start: int, values: tuple[float, ...]) -> None:
         """Queue values that come from no event; `start` in seconds since 1970, `origin` is for the log.

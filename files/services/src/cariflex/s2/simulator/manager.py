@@ -45,7 +45,7 @@ from s2python.frbc import (
 
 from cariflex.s2.door import HEARTBEAT_SECONDS, Door
 from cariflex.s2.mapping import Range, factor_to_power, power_to_factor
-from cariflex.s2.simulator.physics import Ev, Machine
+from cariflex.s2.simulator.physics import DEPARTURE_LEVEL, Ev, Machine
 from cariflex.s2.wire import MAX_MESSAGE_BYTES, VERSION, RefusedError, Status, new_id
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 _POWER = CommodityQuantity.ELECTRIC_POWER_3_PHASE_SYMMETRIC
 _FRBC = ControlType.FILL_RATE_BASED_CONTROL
-_DAY = 86_400_000  # ms
+_DAY, _QUARTER = 86_400_000, 900_000  # ms
 
 
 class Manager:
@@ -244,10 +244,10 @@ class Manager:
 
     def _introduction(self) -> list[Any]:
         """All that a CEM has to know, in the order in which it can understand it."""
-        now, goes_away = datetime.now(UTC), isinstance(self.machine, Ev)
+        now, machine = datetime.now(UTC), self.machine
         levels = NumberRange(start_of_range=0, end_of_range=100)
         messages = [
-            self._system_description(now, goes_away),
+            self._system_description(now, isinstance(machine, Ev)),
             self._storage_status(),
             self._actuator_status(),
             FRBCUsageForecast(
@@ -256,12 +256,16 @@ class Manager:
                 elements=[FRBCUsageForecastElement(duration=Duration.from_milliseconds(_DAY), usage_rate_expected=0)],
             ),
         ]
-        if goes_away:
-            target = FRBCFillLevelTargetProfileElement(
-                duration=Duration.from_milliseconds(_DAY),
-                fill_level_range=NumberRange(start_of_range=80, end_of_range=100),
-            )
-            messages.append(FRBCFillLevelTargetProfile(message_id=new_id(), start_time=now, elements=[target]))
+        if isinstance(machine, Ev):
+            wanted = NumberRange(start_of_range=DEPARTURE_LEVEL, end_of_range=100)
+            profile = [
+                FRBCFillLevelTargetProfileElement(duration=duration, fill_level_range=fill_level_range)
+                for duration, fill_level_range in (
+                    (Duration.from_timedelta(machine.until_departure(self._clock())), levels),
+                    (Duration.from_milliseconds(_QUARTER), wanted),
+                )
+            ]
+            messages.append(FRBCFillLevelTargetProfile(message_id=new_id(), start_time=now, elements=profile))
         else:
             leak = FRBCLeakageBehaviourElement(fill_level_range=levels, leakage_rate=0)
             messages.append(FRBCLeakageBehaviour(message_id=new_id(), valid_from=now, elements=[leak]))

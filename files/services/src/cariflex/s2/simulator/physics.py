@@ -5,11 +5,12 @@ discharging takes 1/`efficiency` of what is given, so energy is never made.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 
 from cariflex.s2.mapping import Range
 
 EFFICIENCY = 0.95  # one way; about 90 % for a cycle, usual for lithium batteries with their inverter
+DEPARTURE_LEVEL = 80.0  # % of its capacity that an EV wants when it leaves
 TRIP_SHARE = 0.4  # of its capacity that an EV uses on a day
 
 
@@ -71,6 +72,11 @@ class Ev:
         self.leaves = time(7 + number * 10 // 60 % 4, number * 10 % 60)
         self.comes = time(17 + number * 15 // 60 % 4, number * 15 % 60)
         self.is_there = True
+
+    def until_departure(self, now: datetime) -> timedelta:
+        """How long it stays, by the site's time."""
+        leaves = datetime.combine(now.date(), self.leaves, now.tzinfo)
+        return (leaves if now < leaves else leaves + timedelta(days=1)) - now
 
     def own_power(self, _now: datetime) -> float:
         """What it does when nobody tells it anything."""
