@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cariflex.ven.grid import Stretch
-from cariflex.ven.outbox import _STEPS, Destination, DeviceState, Outbox, OutboxError, Post, ReceivedEvent
+from cariflex.ven.outbox import _STEPS, Asked, Destination, DeviceState, Outbox, OutboxError, Post, ReceivedEvent
 from tests.unit.services.openadr_support import ENVIRONMENT
 
 HOUR = 3600
@@ -252,14 +252,14 @@ def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: 
     assert beside.version() == version
     outbox.accept(replace(prices(50.0), signal_name="LOAD_CONTROL"), LOAD)
     assert beside.version() != version
-    assert beside.stretches("LOAD_CONTROL", T0) == [Stretch(T0, T0 + HOUR, 50.0)]
-    assert beside.stretches("LOAD_CONTROL", T0 + HOUR) == []
+    assert beside.asked("LOAD_CONTROL", T0) == [Asked(T0, T0 + HOUR, 50.0, "a")]
+    assert beside.asked("LOAD_CONTROL", T0 + HOUR) == []
     drain(outbox)
     beside.queue("s2:battery_01", Destination(51, "kWh", 300), T0, (48.5,))
     (post,) = drain(outbox)
     assert (post.event_id, post.sensor, post.unit, post.values) == ("s2:battery_01", 51, "kWh", (48.5,))
     outbox.accept(replace(cancelled(prices(50.0)), signal_name="LOAD_CONTROL"), LOAD)
-    assert beside.stretches("LOAD_CONTROL", T0) == []
+    assert beside.asked("LOAD_CONTROL", T0) == []
     beside.close()
 
 

@@ -285,12 +285,8 @@ class Outbox:
         """A number that changes whenever another process has written."""
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def stretches(self, signal_name: str, since: float) -> list[Stretch]:
-        """What all events of a signal say from a time on; where events overlap, so do the stretches."""
-        return list(self.asked(signal_name, since))
-
     def asked(self, signal_name: str, since: float) -> list[Asked]:
-        """As `stretches`, each with the event that says it; of the events that were answered optIn."""
+        """What the events of a signal that were answered optIn say from a time on; where they overlap, so does this."""
         rows = self._connection.execute(
             "SELECT event_id, stretches FROM event WHERE signal_name = ? AND end > ? AND opt_type = 'optIn'"
             " ORDER BY event_id",
