@@ -4,15 +4,15 @@ The roles themselves render, with their real wiring; only roles/stack is replace
 """
 
 import json
-import os
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.stacks import SECRETS, Stack, render
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ["dev", "test", "prod"]
@@ -22,30 +22,7 @@ DOMAINS = {
     "test": ("test.cariflex.digitribe.fr", "grafana.test.cariflex.digitribe.fr"),
     "prod": ("cariflex.digitribe.fr", "grafana.digitribe.fr"),
 }
-SECRETS = {
-    name: f"{name.removeprefix('vault_').replace('_', '-')}-0123456789-0123456789-0123456789"
-    for name in yaml.safe_load((ROOT / "playbooks/vars/secrets.yml").read_text())["secrets_declared"]
-}
 IMAGES = yaml.safe_load((ROOT / "playbooks/vars/versions.yml").read_text())["versions_images"]
-
-
-@dataclass(frozen=True)
-class Stack:
-    """What a role hands over to be deployed."""
-
-    files: dict[str, str]
-    secrets: dict[str, str]
-    folders: dict[str, int]
-
-    @property
-    def compose(self) -> dict[str, Any]:
-        """The stack's compose.yml."""
-        return dict(yaml.safe_load(self.files["compose.yml"]))
-
-    @property
-    def services(self) -> dict[str, dict[str, Any]]:
-        """Its services."""
-        return dict(self.compose["services"])
 
 
 @pytest.fixture(scope="session", params=ENVIRONMENTS)
@@ -55,32 +32,8 @@ def environment(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def stacks(environment: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
-    folder = tmp_path_factory.mktemp(environment)
-    given = {
-        **SECRETS,
-        "images_references": {name: f"example/{name}:1" for name in IMAGES},
-        "rendered_path": str(folder),
-        # what needs a host or an engine is left out
-        "postgres_docker_available": False,
-        "flexmeasures_docker_available": False,
-        "_traefik_certificate_is_due": False,
-        "grafana_dashboards_path": str(ROOT / "files/grafana/dashboards"),
-        "_flexmeasures_plugin_path": str(ROOT / "files/services/src/cariflex"),
-    }
-    (folder / "given.json").write_text(json.dumps(given))
-    done = subprocess.run(
-        [
-            str(ROOT / ".venv/bin/ansible-playbook"),
-            *("-i", f"inventories/{environment}", "-e", f"@{folder}/given.json", "tests/templates/render.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_ROLES_PATH": f"{ROOT}/tests/templates/roles:{ROOT}/roles"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return {path.stem: Stack(**json.loads(path.read_text())) for path in folder.glob("*.json") if path.stem != "given"}
+    references = {name: f"example/{name}:1" for name in IMAGES}
+    return render(environment, tmp_path_factory.mktemp(environment), images_references=references)
 
 
 def services(stacks: dict[str, Stack]) -> dict[str, dict[str, Any]]:
