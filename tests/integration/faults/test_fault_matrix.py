@@ -1,0 +1,70 @@
+"""Each fault happens to each component while events flow; afterwards nothing is lost, doubled or wrong.
+
+The whole system runs as its roles render it, with real images and restart policies (tests/support/ems.py). After each
+fault every event ordered since the beginning is looked at again, in FlexMeasures' database, in the VTN and at the
+devices (flow.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.integration.faults.faults import COMPONENTS, FAULTS, Hand, hand
+from tests.integration.faults.flow import Flow
+from tests.support.ems import IMAGES, Ems, images, running
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+RECOVERY_SECONDS = 90
+BEFORE_SECONDS = 3.0
+HAND_IMAGE = "CARIFLEX_TEST_TESTHOST_TRIXIE_IMAGE"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The system, what does harm to it, and what it has to do."""
+
+    ems: Ems
+    hand: Hand
+    flow: Flow
+
+
+def night() -> str:
+    """The timezone in which it is one o'clock at night: EVs are there and charge, batteries rest."""
+    east = (1 - datetime.now(UTC).hour + 11) % 24 - 11  # hours east of UTC, -11 to 12
+    return f"Etc/GMT{-east:+d}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if missing := sorted(set(IMAGES) - images().keys()):
+        pytest.skip(f"no images on this machine: {', '.join(missing)}; see docs/tasks/test.md")
+    folder = tmp_path_factory.mktemp("ems")
+    with (
+        running(folder, site={"timezone": night()}, openadr={"poll_seconds": 1}) as ems,
+        hand(ems, os.environ.get(HAND_IMAGE, "cariflex-testhost-trixie:current")) as hand_,
+    ):
+        yield Site(ems, hand_, Flow(ems, "flow"))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_lost_doubled_or_wrong(
+    site: Site, recoveries: dict[tuple[str, str], str], fault: str, component: str
+) -> None:
+    recoveries[fault, component] = "failed"
+    site.flow.start()
+    time.sleep(BEFORE_SECONDS)
+    FAULTS[fault](site.ems, site.hand, component)
+    over = time.monotonic()
+    site.flow.pause(RECOVERY_SECONDS)
+    while faults := site.flow.faults():
+        assert time.monotonic() - over < RECOVERY_SECONDS, "\n".join(faults[:20])
+        time.sleep(0.5)
+    recoveries[fault, component] = f"{time.monotonic() - over:.0f}"
