@@ -80,6 +80,7 @@ def test_containers_are_hardened(stacks: dict[str, Stack]) -> None:
         assert int(str(service["user"]).split(":")[0]) > 0, name
         assert service["mem_limit"], name
         assert service["pids_limit"], name
+        assert service["cpu_shares"], name
         assert service["healthcheck"]["test"], name
         assert service["logging"]["options"]["max-size"], name
         assert service["restart"] == "unless-stopped", name

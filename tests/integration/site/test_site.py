@@ -6,6 +6,7 @@ system, not derived from playbooks/vars/topology.yml.
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -411,6 +412,47 @@ def test_no_secret_is_in_what_ansible_prints(deployed: Stage) -> None:
 def test_secret_files_are_readable_by_their_service_only(deployed: Stage) -> None:
     modes = deployed.host.shell("find /opt/cariflex -path '*/secrets/*' -type f -printf '%m\n' | sort -u").split()
     assert modes == ["400"]
+
+
+# --- CIS Docker Benchmark, section 5 (docs/decisions/0026-cis-docker-benchmark.md) ------------------------------------
+
+Container = dict[str, Any]
+
+
+def mounts(container: Container) -> set[str]:
+    """What of the host a container sees."""
+    return {mount["Source"] for mount in container["Mounts"] if mount["Type"] == "bind"}
+
+
+CIS: dict[str, Callable[[Container], bool]] = {
+    "5.2 AppArmor profile not switched off": lambda c: c["AppArmorProfile"] != "unconfined",
+    "5.4 no capabilities": lambda c: c["HostConfig"]["CapDrop"] == ["ALL"] and not c["HostConfig"]["CapAdd"],
+    "5.5 not privileged": lambda c: c["HostConfig"]["Privileged"] is False,
+    "5.6 no system folders of the host": lambda c: all(path.startswith("/opt/cariflex/") for path in mounts(c)),
+    "5.10 the host's network is not shared": lambda c: c["HostConfig"]["NetworkMode"] != "host",
+    "5.11 memory is limited": lambda c: c["HostConfig"]["Memory"] > 0,
+    "5.12 a CPU weight is set": lambda c: c["HostConfig"]["CpuShares"] > 0,
+    "5.13 the root file system is read-only": lambda c: c["HostConfig"]["ReadonlyRootfs"] is True,
+    "5.16 the host's processes are not shared": lambda c: c["HostConfig"]["PidMode"] == "",
+    "5.17 the host's IPC is not shared": lambda c: c["HostConfig"]["IpcMode"] == "private",
+    "5.18 no devices of the host": lambda c: not c["HostConfig"]["Devices"],
+    "5.20 mounts are not shared": lambda c: all(mount.get("Propagation") != "shared" for mount in c["Mounts"]),
+    "5.21 the host's UTS is not shared": lambda c: c["HostConfig"]["UTSMode"] == "",
+    "5.22 seccomp and 5.26 no-new-privileges": lambda c: c["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"],
+    "5.25 no cgroup of its own choice": lambda c: c["HostConfig"]["CgroupParent"] == "",
+    "5.27 health is checked": lambda c: bool(c["Config"]["Healthcheck"]["Test"]),
+    "5.29 processes are limited": lambda c: c["HostConfig"]["PidsLimit"] > 0,
+    "5.30 not on the default network": lambda c: "bridge" not in c["NetworkSettings"]["Networks"],
+    "5.31 the host's user namespace is not shared": lambda c: c["HostConfig"]["UsernsMode"] == "",
+    "5.32 no Docker socket": lambda c: not any("docker.sock" in path for path in mounts(c)),
+    "4.1 not root": lambda c: int(c["Config"]["User"].split(":")[0]) > 0,
+    "logs are limited": lambda c: bool(c["HostConfig"]["LogConfig"]["Config"]["max-size"]),
+}
+
+
+@pytest.mark.parametrize("item", CIS)
+def test_every_container_holds(deployed: Stage, item: str) -> None:
+    assert [name for name, container in deployed.host.inspect().items() if not CIS[item](container)] == []
 
 
 # --- once more -------------------------------------------------------------------------------------------------------
