@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from cariflex.service import listen
 from cariflex.ven import session as session_module
 from cariflex.ven.inbox import Inbox
 from cariflex.ven.outbox import Destination, Outbox
+from cariflex.ven.policy import Rule
 from cariflex.ven.sender import Sender
 from cariflex.ven.session import Session
 from cariflex.ven.settings import VenTls
@@ -252,6 +253,7 @@ class FakeFlexMeasures:
             [
                 web.post("/api/requestAuthToken", self._log_in),
                 web.post("/api/v3_0/sensors/{sensor}/data", self._data),
+                web.post("/cariflex/v1/withdraw", self._withdraw),
                 web.get("/api/v3_0/health/ready", self._ready),
             ]
         )
@@ -289,6 +291,20 @@ class FakeFlexMeasures:
         self.posts.append((sensor, body))
         return web.json_response({"status": "PROCESSED"})
 
+    async def _withdraw(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") not in self.tokens:
+            return web.json_response({"message": "no valid token"}, status=401)
+        body = await request.json()
+        start, end = (int(datetime.fromisoformat(body[key]).timestamp()) for key in ("start", "end"))
+        gone = [
+            key
+            for key in self.beliefs
+            if key[0] == body["sensor"] and start <= key[1] < end and key[2] <= body["prior"]
+        ]
+        for key in gone:
+            del self.beliefs[key]
+        return web.json_response({"withdrawn": len(gone)})
+
 
 @dataclass
 class RunningVen:
@@ -313,13 +329,20 @@ class HastySession(Session):
 
 @asynccontextmanager
 async def running_ven(
-    vtn_url: str, flexmeasures_url: str, folder: Path, name: str = VEN, tls: VenTls | None = None
+    vtn_url: str,
+    flexmeasures_url: str,
+    folder: Path,
+    name: str = VEN,
+    tls: VenTls | None = None,
+    rules: Sequence[Rule] = (),
 ) -> AsyncIterator[RunningVen]:
     """A VEN that polls and sends until the block ends."""
     outbox = Outbox(folder)
     sender = Sender(flexmeasures_url, "ven@cariflex.internal", SecretStr("ven-password"), outbox)
     session_module.FIRST_PAUSE_SECONDS = 0.1
-    session = HastySession(name, vtn_url, Inbox(outbox, DESTINATIONS, sender.wake.set), tls)
+    inbox = Inbox(outbox, DESTINATIONS, sender.wake.set, rules)
+    inbox.reconsider()
+    session = HastySession(name, vtn_url, inbox, tls)
     tasks = [asyncio.create_task(session.run()), asyncio.create_task(sender.run())]
     try:
         yield RunningVen(session, sender, outbox)

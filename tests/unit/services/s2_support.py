@@ -49,9 +49,8 @@ class RunningCem:
         cancelled = different.get("cancelled", False)
         stretches = () if cancelled else (Stretch(first, last, value),)
         number = different.get("number", 0)
-        self.ven.accept(
-            ReceivedEvent(event_id, number, name, first, last, stretches, cancelled), Destination(86, "%", 900, 100.0)
-        )
+        event = ReceivedEvent(event_id, number, name, first, last, stretches, cancelled)
+        self.ven.accept(event, {"LOAD_CONTROL": Destination(86, "%", 900, 100.0)})
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cariflex.ven.inbox import Inbox
 from cariflex.ven.outbox import Outbox
+from cariflex.ven.policy import Rule
 from tests.unit.services.openadr_support import DESTINATIONS
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
@@ -73,8 +74,31 @@ def test_what_cannot_be_understood_is_answered_opt_out_and_the_next_event_is_not
     assert inbox.take(event()) == "optIn"
 
 
-def test_a_signal_without_a_sensor_is_answered_opt_out(outbox: Outbox) -> None:
+def test_a_price_without_a_sensor_is_answered_opt_out(outbox: Outbox) -> None:
     assert Inbox(outbox, {}).take(event()) == "optOut"
+
+
+def test_what_the_cem_follows_needs_no_sensor(outbox: Outbox) -> None:
+    limit = {"signal_name": "LOAD_CONTROL", "signal_type": "x-loadControlCapacity"}
+    assert Inbox(outbox, {}).take(event(signal=limit)) == "optIn"
+    assert [stretch.value for stretch in outbox.stretches("LOAD_CONTROL", 0)] == [12.0, 13.0]
+    assert outbox.next() is None
+
+
+def test_a_rule_of_the_operator_makes_it_opt_out_and_says_why(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    rule = Rule.model_validate({"reason": "maintenance", "start": START, "end": START + timedelta(hours=1)})
+    assert Inbox(outbox, DESTINATIONS, rules=[rule]).take(event()) == "optOut"
+    assert outbox.next() is None
+    assert "maintenance (2027-01-01" in vars(caplog.records[0])["reason"]
+    assert [(answer.event_id, answer.opt_type) for answer in outbox.opted_out()] == [("a", "optOut")]
+
+
+def test_a_version_that_is_not_understood_ends_the_one_before(inbox: Inbox, outbox: Outbox) -> None:
+    assert inbox.take(event()) == "optIn"
+    assert inbox.take(event(descriptor={"modification_number": 1}, signal={"signal_type": "delta"})) == "optOut"
+    assert outbox.stretches("ENERGY_PRICE", 0) == []
+    assert inbox.take(event(descriptor={"modification_number": 2})) == "optIn"
+    assert outbox.stretches("ENERGY_PRICE", 0) != []
 
 
 def test_an_event_that_cannot_be_stored_is_not_answered_so_that_it_comes_again(inbox: Inbox, outbox: Outbox) -> None:

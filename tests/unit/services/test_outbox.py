@@ -20,6 +20,7 @@ HOUR = 3600
 T0 = 1_800_000_000  # a full hour
 PRICE = Destination(84, "EUR/MWh", HOUR)
 LOAD = Destination(86, "%", 900, 100.0)
+SENSORS = {"ENERGY_PRICE": PRICE, "LOAD_CONTROL": LOAD}
 
 
 class Clock:
@@ -60,29 +61,29 @@ def drain(outbox: Outbox) -> list[Post]:
 
 
 def test_an_event_becomes_one_post_per_run(outbox: Outbox) -> None:
-    assert outbox.accept(prices(1.0, 2.0), PRICE) == "optIn"
+    assert outbox.accept(prices(1.0, 2.0), SENSORS) == "optIn"
     (post,) = drain(outbox)
     assert (post.sensor, post.unit, post.start, post.resolution, post.values) == (84, "EUR/MWh", T0, HOUR, (1.0, 2.0))
 
 
 def test_the_same_version_again_is_answered_and_queues_nothing(outbox: Outbox) -> None:
     for _ in range(3):
-        assert outbox.accept(prices(1.0), PRICE) == "optIn"
+        assert outbox.accept(prices(1.0), SENSORS) == "optIn"
     assert len(drain(outbox)) == 1
 
 
 def test_a_version_is_still_known_after_a_restart(tmp_path: Path, outbox: Outbox) -> None:
-    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(prices(1.0), SENSORS)
     drain(outbox)
     outbox.close()
     again = Outbox(tmp_path)
-    again.accept(prices(1.0), PRICE)
+    again.accept(prices(1.0), SENSORS)
     assert drain(again) == []
 
 
 def test_a_modification_brings_its_values_with_a_later_belief(outbox: Outbox) -> None:
-    outbox.accept(prices(1.0, 2.0), PRICE)
-    outbox.accept(prices(1.0, 3.0, number=1), PRICE)
+    outbox.accept(prices(1.0, 2.0), SENSORS)
+    outbox.accept(prices(1.0, 3.0, number=1), SENSORS)
     first, second = drain(outbox)
     assert second.values == (1.0, 3.0)
     assert second.belief > first.belief
@@ -90,62 +91,131 @@ def test_a_modification_brings_its_values_with_a_later_belief(outbox: Outbox) ->
 
 def test_other_content_under_an_old_number_counts_too(outbox: Outbox) -> None:
     """After a restore from a backup the VTN may count again from an earlier number."""
-    outbox.accept(prices(1.0, number=5), PRICE)
-    outbox.accept(prices(9.0, number=2), PRICE)
+    outbox.accept(prices(1.0, number=5), SENSORS)
+    outbox.accept(prices(9.0, number=2), SENSORS)
     assert [post.values for post in drain(outbox)] == [(1.0,), (9.0,)]
 
 
 def test_belief_times_of_a_sensor_never_repeat(outbox: Outbox, clock: Clock) -> None:
     for number in range(5):
-        outbox.accept(prices(float(number), number=number), PRICE)
+        outbox.accept(prices(float(number), number=number), SENSORS)
     clock.now -= 100  # the clock is set back
-    outbox.accept(prices(9.0, number=6), PRICE)
+    outbox.accept(prices(9.0, number=6), SENSORS)
     beliefs = [post.belief for post in drain(outbox)]
     assert beliefs == sorted(set(beliefs))
 
 
 def test_a_cancelled_limit_is_replaced_by_the_neutral_value(outbox: Outbox) -> None:
     event = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
-    outbox.accept(event, LOAD)
-    outbox.accept(cancelled(event), LOAD)
+    outbox.accept(event, SENSORS)
+    outbox.accept(cancelled(event), SENSORS)
     assert [post.values for post in drain(outbox)] == [(40.0,) * 4, (100.0,) * 4]
 
 
-def test_a_cancelled_price_has_no_neutral_value(outbox: Outbox) -> None:
-    outbox.accept(prices(1.0), PRICE)
-    outbox.accept(cancelled(prices(1.0)), PRICE)
-    assert len(drain(outbox)) == 1
+def test_a_cancelled_price_is_taken_back_where_no_other_event_gives_one(outbox: Outbox) -> None:
+    outbox.accept(prices(1.0, 2.0), SENSORS)
+    outbox.accept(prices(3.0, event_id="b"), SENSORS)
+    outbox.accept(cancelled(prices(1.0, 2.0)), SENSORS)
+    *_, taken_back, other = drain(outbox)
+    assert taken_back.withdraws
+    assert (taken_back.start, taken_back.values) == (T0 + HOUR, (None,))
+    assert (other.start, other.values) == (T0, (3.0,))
+
+
+def test_an_event_that_moves_touches_nothing_between_its_times(outbox: Outbox) -> None:
+    """What other events brought there may be forgotten here, and is still in FlexMeasures."""
+    outbox.accept(prices(1.0), SENSORS)
+    outbox.accept(prices(1.0, number=1, start=T0 + 5 * HOUR), SENSORS)
+    posts = drain(outbox)[1:]
+    assert [(post.start, post.values) for post in posts] == [(T0, (None,)), (T0 + 5 * HOUR, (1.0,))]
+
+
+def test_an_event_that_changes_its_signal_is_corrected_in_both_sensors(outbox: Outbox) -> None:
+    limit = ReceivedEvent("a", 0, "LOAD_CONTROL", T0, T0 + 900, (Stretch(T0, T0 + 900, 40.0),))
+    outbox.accept(limit, SENSORS)
+    outbox.accept(prices(1.0, number=1), SENSORS)
+    assert [(post.sensor, post.values) for post in drain(outbox)[1:]] == [(86, (100.0,)), (84, (1.0,))]
+
+
+def test_an_event_that_is_opted_out_of_holds_nothing(outbox: Outbox) -> None:
+    event = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
+    assert outbox.accept(event, SENSORS, "maintenance") == "optOut"
+    assert outbox.asked("LOAD_CONTROL", T0) == []
+    assert drain(outbox) == []
+    assert outbox.accept(event, SENSORS, "maintenance") == "optOut"
+    assert [(answer.event_id, answer.reason) for answer in outbox.opted_out()] == [("l", "maintenance")]
+
+
+def test_a_version_that_is_opted_out_of_or_not_understood_ends_the_one_before(outbox: Outbox) -> None:
+    event = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
+    outbox.accept(event, SENSORS)
+    assert outbox.accept(replace(event, modification_number=1), SENSORS, "maintenance") == "optOut"
+    outbox.accept(replace(event, modification_number=2), SENSORS)
+    outbox.refuse("l", 3, "no such type", SENSORS)
+    assert [post.values[0] for post in drain(outbox)] == [40.0, 100.0, 40.0, 100.0]
+    assert outbox.asked("LOAD_CONTROL", T0) == []
+    outbox.refuse("l", 3, "no such type", SENSORS)
+    outbox.refuse("unknown", 0, "no such type", SENSORS)
+    assert drain(outbox) == []
+
+
+def test_other_rules_are_applied_to_the_events_that_live(outbox: Outbox, clock: Clock) -> None:
+    first, second = prices(1.0), prices(2.0, event_id="b", start=T0 + HOUR)
+    outbox.accept(first, SENSORS)
+    outbox.accept(second, SENSORS, "maintenance")
+    outbox.accept(cancelled(prices(3.0, event_id="c", start=T0 + 2 * HOUR)), SENSORS)
+    drain(outbox)
+    changed = outbox.reconsider(lambda event: "strike" if event.event_id == "a" else None, SENSORS)
+    assert [(a.event_id, a.opt_type, a.reason) for a in changed] == [("a", "optOut", "strike"), ("b", "optIn", None)]
+    assert [(post.start, post.values) for post in drain(outbox)] == [(T0, (None,)), (T0 + HOUR, (2.0,))]
+    assert outbox.known("a", first.content()) == "optOut"
+    assert outbox.untold() == changed
+    outbox.told("a")
+    assert [answer.event_id for answer in outbox.untold()] == ["b"]
+    clock.now = T0 + 5 * HOUR
+    assert outbox.reconsider(lambda _: "late", SENSORS) == []
+
+
+def test_a_value_that_was_refused_does_not_come_back_after_it_was_taken_back(outbox: Outbox, clock: Clock) -> None:
+    outbox.accept(prices(1.0), SENSORS)
+    refused = outbox.next()
+    assert refused is not None
+    outbox.again(refused, 60, "422", aside=True)
+    outbox.accept(cancelled(prices(1.0)), SENSORS)
+    assert [post.withdraws for post in drain(outbox)] == [True]
+    clock.now += 61
+    assert drain(outbox) == []
 
 
 def test_a_cancellation_of_an_unknown_event_brings_nothing(outbox: Outbox) -> None:
-    assert outbox.accept(cancelled(prices(1.0)), PRICE) == "optIn"
+    assert outbox.accept(cancelled(prices(1.0)), SENSORS) == "optIn"
     assert drain(outbox) == []
 
 
 def test_a_shortened_limit_frees_the_rest(outbox: Outbox) -> None:
     long = ReceivedEvent("l", 0, "LOAD_CONTROL", T0, T0 + 2 * HOUR, (Stretch(T0, T0 + 2 * HOUR, 40.0),))
     short = ReceivedEvent("l", 1, "LOAD_CONTROL", T0, T0 + HOUR, (Stretch(T0, T0 + HOUR, 40.0),))
-    outbox.accept(long, LOAD)
-    outbox.accept(short, LOAD)
+    outbox.accept(long, SENSORS)
+    outbox.accept(short, SENSORS)
     assert drain(outbox)[1].values == (40.0,) * 4 + (100.0,) * 4
 
 
 def test_two_events_that_share_a_cell_are_averaged_in_it(outbox: Outbox) -> None:
     half = T0 + HOUR // 2
-    outbox.accept(ReceivedEvent("a", 0, "ENERGY_PRICE", T0, half, (Stretch(T0, half, 10.0),)), PRICE)
-    outbox.accept(ReceivedEvent("b", 0, "ENERGY_PRICE", half, T0 + HOUR, (Stretch(half, T0 + HOUR, 30.0),)), PRICE)
+    outbox.accept(ReceivedEvent("a", 0, "ENERGY_PRICE", T0, half, (Stretch(T0, half, 10.0),)), SENSORS)
+    outbox.accept(ReceivedEvent("b", 0, "ENERGY_PRICE", half, T0 + HOUR, (Stretch(half, T0 + HOUR, 30.0),)), SENSORS)
     assert [post.values for post in drain(outbox)] == [(10.0,), (20.0,)]
 
 
 def test_values_leave_in_the_order_in_which_they_came(outbox: Outbox) -> None:
     for number in range(10):
-        outbox.accept(prices(float(number), event_id=f"e{number}", start=T0 + number * HOUR), PRICE)
+        outbox.accept(prices(float(number), event_id=f"e{number}", start=T0 + number * HOUR), SENSORS)
     assert [post.values[0] for post in drain(outbox)] == [float(n) for n in range(10)]
 
 
 def test_the_oldest_value_waits_and_the_others_behind_it(outbox: Outbox, clock: Clock) -> None:
-    outbox.accept(prices(1.0), PRICE)
-    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), PRICE)
+    outbox.accept(prices(1.0), SENSORS)
+    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), SENSORS)
     first = outbox.next()
     assert first is not None
     outbox.again(first, 30, "FlexMeasures is away")
@@ -156,8 +226,8 @@ def test_the_oldest_value_waits_and_the_others_behind_it(outbox: Outbox, clock: 
 
 
 def test_a_refused_value_lets_the_others_go_first_and_is_not_forgotten(outbox: Outbox, clock: Clock) -> None:
-    outbox.accept(prices(1.0), PRICE)
-    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), PRICE)
+    outbox.accept(prices(1.0), SENSORS)
+    outbox.accept(prices(2.0, event_id="b", start=T0 + HOUR), SENSORS)
     refused = outbox.next()
     assert refused is not None
     outbox.again(refused, 60, "422: no such unit", aside=True)
@@ -171,15 +241,15 @@ def test_a_refused_value_lets_the_others_go_first_and_is_not_forgotten(outbox: O
 
 def test_the_age_of_the_oldest_value_is_known(outbox: Outbox, clock: Clock) -> None:
     assert outbox.state().oldest_seconds == 0
-    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(prices(1.0), SENSORS)
     clock.now += 42
     assert outbox.state().oldest_seconds == pytest.approx(42)
 
 
 def test_events_that_ended_long_ago_are_forgotten_and_their_values_are_not(outbox: Outbox, clock: Clock) -> None:
-    outbox.accept(prices(1.0), PRICE)
+    outbox.accept(prices(1.0), SENSORS)
     clock.now = T0 + 30 * 86400
-    outbox.accept(prices(2.0, event_id="b", start=T0 + 31 * 86400), PRICE)
+    outbox.accept(prices(2.0, event_id="b", start=T0 + 31 * 86400), SENSORS)
     assert outbox.known("a", prices(1.0).content()) is None
     assert len(drain(outbox)) == 2
 
@@ -198,10 +268,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_stores_nothing_and_says_so(outbox: Outbox) -> None:
     outbox._connection.execute("PRAGMA max_page_count = 1")  # SQLite's way to a full disk
     with pytest.raises(OutboxError, match="full"):
-        outbox.accept(prices(*range(3000)), PRICE)
+        outbox.accept(prices(*range(3000)), SENSORS)
     outbox._connection.execute("PRAGMA max_page_count = 100000")
     assert drain(outbox) == []
-    assert outbox.accept(prices(*range(3000)), PRICE) == "optIn"
+    assert outbox.accept(prices(*range(3000)), SENSORS) == "optIn"
 
 
 WRITER = """
@@ -215,7 +285,7 @@ WRITER = """
         start = 1_800_000_000 + n * 3600
         stretch = Stretch(start, start + 3600, float(n))
         event = ReceivedEvent(f"e{n}", 0, "ENERGY_PRICE", start, start + 3600, (stretch,))
-        outbox.accept(event, Destination(84, "EUR/MWh", 3600))
+        outbox.accept(event, {"ENERGY_PRICE": Destination(84, "EUR/MWh", 3600)})
         print(n, flush=True)
 """
 
@@ -250,7 +320,7 @@ def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: 
     beside = Outbox(tmp_path, Clock())
     version = beside.version()
     assert beside.version() == version
-    outbox.accept(replace(prices(50.0), signal_name="LOAD_CONTROL"), LOAD)
+    outbox.accept(replace(prices(50.0), signal_name="LOAD_CONTROL"), SENSORS)
     assert beside.version() != version
     assert beside.asked("LOAD_CONTROL", T0) == [Asked(T0, T0 + HOUR, 50.0, "a")]
     assert beside.asked("LOAD_CONTROL", T0 + HOUR) == []
@@ -258,7 +328,7 @@ def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: 
     beside.queue("s2:battery_01", Destination(51, "kWh", 300), T0, (48.5,))
     (post,) = drain(outbox)
     assert (post.event_id, post.sensor, post.unit, post.values) == ("s2:battery_01", 51, "kWh", (48.5,))
-    outbox.accept(replace(cancelled(prices(50.0)), signal_name="LOAD_CONTROL"), LOAD)
+    outbox.accept(replace(cancelled(prices(50.0)), signal_name="LOAD_CONTROL"), SENSORS)
     assert beside.asked("LOAD_CONTROL", T0) == []
     beside.close()
 

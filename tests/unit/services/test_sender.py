@@ -31,7 +31,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def add(outbox: Outbox, value: float, hour: int = 0, event_id: str = "e", number: int = 0) -> None:
     start = T0 + hour * 3600
     event = ReceivedEvent(event_id, number, "ENERGY_PRICE", start, start + 3600, (Stretch(start, start + 3600, value),))
-    outbox.accept(event, DESTINATIONS["ENERGY_PRICE"])
+    outbox.accept(event, DESTINATIONS)
 
 
 @asynccontextmanager
@@ -61,6 +61,18 @@ async def test_values_arrive_with_unit_times_and_belief(tmp_path: Path) -> None:
     assert (body["start"], body["duration"]) == ("2027-01-15T08:00:00+00:00", "PT1H")
     assert (body["values"], body["unit"]) == ([120.0], "EUR/MWh")
     assert body["prior"].endswith("+00:00")
+
+
+async def test_a_price_that_is_cancelled_is_taken_back(tmp_path: Path) -> None:
+    """FlexMeasures stores no empty value: our plugin there removes what came before."""
+    outbox, fake = Outbox(tmp_path), FakeFlexMeasures()
+    await fake.start()
+    add(outbox, 120.0)
+    add(outbox, 90.0, hour=1, event_id="f")
+    outbox.accept(ReceivedEvent("e", 1, "ENERGY_PRICE", T0, T0 + 3600, (), cancelled=True), DESTINATIONS)
+    async with sending(outbox, fake):
+        await eventually(lambda: empty(outbox))
+    assert list(fake.values(84).values()) == [90.0]
 
 
 async def test_a_new_value_wakes_the_sender(tmp_path: Path) -> None:

@@ -51,6 +51,29 @@ def runs(
     return _joined(found, resolution)
 
 
+def joined(windows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Windows (start, end) in order, with those that overlap or touch made one."""
+    whole: list[tuple[int, int]] = []
+    for start, end in sorted(windows):
+        if whole and start <= whole[-1][1]:
+            whole[-1] = (whole[-1][0], max(whole[-1][1], end))
+        else:
+            whole.append((start, end))
+    return whole
+
+
+def gaps(found: Sequence[Run], window: tuple[int, int], resolution: int) -> list[tuple[int, int]]:
+    """Start and number of cells of each stretch of the window's grid in which no run has a value."""
+    gaps: list[tuple[int, int]] = []
+    position = window[0] // resolution * resolution
+    end = -(-window[1] // resolution) * resolution
+    for start, cells in [*((run.start, len(run.values)) for run in found), (end, 0)]:
+        if start > position:
+            gaps.append((position, (start - position) // resolution))
+        position = start + cells * resolution
+    return gaps
+
+
 def _mean(stretches: Iterable[Stretch], start: int, end: int) -> float | None:
     weights: list[tuple[float, int]] = []
     for stretch in stretches:

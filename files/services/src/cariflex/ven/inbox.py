@@ -1,31 +1,46 @@
 """Understanding an event and deciding the answer. Never raises for what a VTN sends, and never waits for a network."""
 
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from prometheus_client import Counter
 
 from cariflex.openadr.signals import SignalError, read_values
 from cariflex.ven.grid import Stretch
-from cariflex.ven.outbox import Destination, OptType, Outbox, OutboxError, ReceivedEvent
+from cariflex.ven.outbox import Answer, Destination, OptType, Outbox, OutboxError, ReceivedEvent
+from cariflex.ven.policy import Rule, refusal
+from cariflex.ven.trace import trace
 
 log = logging.getLogger(__name__)
 
 EVENTS = Counter("cariflex_ven_events_total", "Versions of events received and answered.", ["opt_type"])
 
 
+# What the CEM follows by itself: these need no sensor.
+CEM_SIGNALS = frozenset({"LOAD_CONTROL", "SIMPLE", "LOAD_DISPATCH", "CHARGE_STATE"})
+
+
 class Inbox:
-    """Takes events in: understood ones go to the outbox and are answered optIn, others optOut."""
+    """Takes events in: those that the site takes part in go to the outbox and are answered optIn, others optOut."""
 
     def __init__(
-        self, outbox: Outbox, destinations: Mapping[str, Destination], queued: Callable[[], None] = lambda: None
+        self,
+        outbox: Outbox,
+        destinations: Mapping[str, Destination],
+        queued: Callable[[], None] = lambda: None,
+        rules: Sequence[Rule] = (),
+        timezone: tzinfo = UTC,
+        ven_name: str = "",
     ) -> None:
-        """`queued` is called when the outbox may have something new."""
+        """`queued` is called when the outbox may have something new; `rules` and `timezone` say what is refused."""
+        self._ven_name = ven_name
         self._outbox = outbox
         self._destinations = destinations
         self._queued = queued
+        self._rules = rules
+        self._timezone = timezone
         self.trouble: str | None = None
 
     def take(self, event: Mapping[str, Any]) -> OptType | None:
@@ -34,32 +49,58 @@ class Inbox:
         Returns:
             The answer, or None when it could not be stored: without an answer the VTN sends the event again.
         """
-        trace: dict[str, Any] = {}
+        ids: dict[str, Any] = {}
+        reason: str | None = None
+        opt_type: OptType = "optOut"
+        known: OptType | None = None
         try:
             descriptor = event["event_descriptor"]
-            trace = {key: descriptor[key] for key in ("event_id", "modification_number")}
-            received = understand(event)
-            destination = self._destinations.get(received.signal_name)
-            if destination is None:
-                raise SignalError(f"no sensor is set for signal {received.signal_name}")
-            known = self._outbox.known(received.event_id, received.content())
-            opt_type = known or self._outbox.accept(received, destination)
+            ids = trace(descriptor["event_id"], descriptor["modification_number"], self._ven_name)
+            try:
+                received = understand(event)
+                if received.signal_name not in CEM_SIGNALS | self._destinations.keys():
+                    raise SignalError(f"no sensor is set for signal {received.signal_name}")
+            except SignalError as error:
+                reason = str(error)
+                self._outbox.refuse(
+                    str(descriptor["event_id"]), int(descriptor["modification_number"]), reason, self._destinations
+                )
+            else:
+                known = self._outbox.known(received.event_id, received.content())
+                reason = self._judge(received)
+                opt_type = known or self._outbox.accept(received, self._destinations, reason)
             self.trouble = None
         except OutboxError as error:
             self.trouble = str(error)
-            log.error("event not stored", extra=trace | {"reason": str(error)})
+            log.error("event not stored", extra=ids | {"reason": str(error)})
             return None
-        except SignalError as error:
-            log.warning("event refused", extra=trace | {"reason": str(error)})
-            known, opt_type = None, "optOut"
         except Exception:  # whatever a VTN sends, the VEN answers and goes on
-            log.exception("event not understood", extra=trace)
-            known, opt_type = None, "optOut"
+            reason = "it is not understood"
+            log.exception("event not understood", extra=ids)
         if not known:
             EVENTS.labels(opt_type).inc()
-            log.info("event answered", extra=trace | {"opt_type": opt_type})
+            level, why = (logging.INFO, {}) if opt_type == "optIn" else (logging.WARNING, {"reason": reason})
+            log.log(level, "event answered", extra=ids | {"opt_type": opt_type} | why)
             self._queued()
         return opt_type
+
+    def reconsider(self) -> list[Answer]:
+        """Judge the stored events by the present rules; the answers that changed.
+
+        Raises:
+            OutboxError: nothing was stored.
+        """
+        changed = self._outbox.reconsider(self._judge, self._destinations)
+        for answer in changed:
+            EVENTS.labels(answer.opt_type).inc()
+            ids = trace(answer.event_id, answer.modification_number, self._ven_name)
+            log.info("event judged again", extra=ids | {"opt_type": answer.opt_type, "reason": answer.reason})
+        if changed:
+            self._queued()
+        return changed
+
+    def _judge(self, event: ReceivedEvent) -> str | None:
+        return refusal(event.signal_name, event.stretches, self._rules, self._timezone)
 
 
 def understand(event: Mapping[str, Any]) -> ReceivedEvent:

@@ -1,8 +1,10 @@
 """The VEN's process: session with the VTN, outbox, sender to FlexMeasures, health."""
 
 import asyncio
+import logging
 import sys
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 from prometheus_client import Gauge
@@ -21,6 +23,7 @@ CERTIFICATE = Gauge(
     "cariflex_ven_certificate_expiry_timestamp_seconds",
     "When the VEN's certificate ends, as Unix time; 0 without TLS.",
 )
+log = logging.getLogger(__name__)
 
 
 async def serve(settings: VenSettings) -> None:
@@ -34,12 +37,17 @@ async def serve(settings: VenSettings) -> None:
         outbox = Outbox(settings.data_dir)
     except OutboxError as error:
         raise SettingsError(str(error)) from None
-    sender = Sender(str(settings.flexmeasures.url), settings.flexmeasures.email, password, outbox)
+    sender = Sender(str(settings.flexmeasures.url), settings.flexmeasures.email, password, outbox, settings.ven_name)
     destinations = {
         name: Destination(target.sensor, target.unit, int(target.resolution.total_seconds()), SIGNALS[name].neutral)
         for name, target in settings.signals.items()
     }
-    inbox = Inbox(outbox, destinations, queued=sender.wake.set)
+    timezone = ZoneInfo(settings.timezone)
+    inbox = Inbox(outbox, destinations, sender.wake.set, settings.opt_out, timezone, settings.ven_name)
+    try:
+        inbox.reconsider()  # the rules may be others than at the last start
+    except OutboxError as error:
+        log.error("the events are not judged by the present rules", extra={"reason": str(error)})
     session = Session(settings.ven_name, str(settings.vtn_url), inbox, settings.tls)
     _observe(session, outbox)
     app = web.Application()
@@ -78,6 +86,7 @@ def _health(
         facts: dict[str, Any] = {
             "seconds_since_last_poll": age,
             "outbox": {"waiting": state.waiting, "oldest_seconds": state.oldest_seconds, "aside": state.aside},
+            "opted_out": {answer.event_id: answer.reason for answer in outbox.opted_out()[:20]},
         }
         if certificate:
             facts["certificate"] = certificate.as_dict()

@@ -6,13 +6,13 @@ SQLite with a write-ahead log and full synchronisation: what `accept` has return
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from cariflex.ven.grid import Run, Stretch, runs
+from cariflex.ven.grid import Stretch, gaps, joined, runs
 
 OptType = Literal["optIn", "optOut"]
 
@@ -62,6 +62,20 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             stored_kwh REAL,
             connected INTEGER NOT NULL,
             at REAL NOT NULL                 -- seconds since 1970
+        ) STRICT
+        """,
+    ),
+    (
+        # `stretches` is what holds; an event that was opted out of holds nothing and may do so again with other rules.
+        "ALTER TABLE event ADD COLUMN offered TEXT NOT NULL DEFAULT '[]'",
+        "UPDATE event SET offered = stretches",
+        "ALTER TABLE event ADD COLUMN reason TEXT",  # of an optOut
+        "ALTER TABLE event ADD COLUMN told INTEGER NOT NULL DEFAULT 1",  # 0: the VTN does not know this opt yet
+        """
+        CREATE TABLE announced (
+            opt_id TEXT PRIMARY KEY,
+            start INTEGER NOT NULL,          -- seconds since 1970
+            end INTEGER NOT NULL
         ) STRICT
         """,
     ),
@@ -130,10 +144,25 @@ class Post:
     unit: str
     start: int
     resolution: int
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]  # None: what FlexMeasures has there is to be taken back
     belief: int
     attempts: int
     aside: bool
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it takes values back; a post does that in all its cells or in none."""
+        return self.values[0] is None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An opt to a version of an event."""
+
+    event_id: str
+    modification_number: int
+    opt_type: OptType
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -195,11 +224,18 @@ class Outbox:
         ).fetchone()
         return row["opt_type"] if row else None
 
-    def accept(self, event: ReceivedEvent, destination: Destination) -> OptType:
+    def accept(
+        self, event: ReceivedEvent, destinations: Mapping[str, Destination], refusal: str | None = None
+    ) -> OptType:
         """Remember a version and queue the values it changes; durable when this returns.
 
         The VTN's last word counts, whatever its modification number: after a restore from a backup the VTN may
         count again from an earlier one. A version that is known already queues nothing.
+
+        Args:
+            event: the version.
+            destinations: the sensor of each signal; a signal without one brings no values to FlexMeasures.
+            refusal: why the site does not take part. The values are kept, and do not hold.
 
         Raises:
             OutboxError: nothing was stored (disk full, for example); the event must not be answered.
@@ -208,51 +244,150 @@ class Outbox:
             return opt_type
         try:
             with self._transaction():
-                self._accept(event, destination)
+                self._hold(event, event.content(), destinations, refusal)
+                self._connection.execute("DELETE FROM event WHERE end < ?", (int(self._clock()) - HISTORY_SECONDS,))
         except sqlite3.Error as error:
             raise OutboxError(f"the event could not be stored: {error}") from error
-        return "optIn"
+        return "optOut" if refusal else "optIn"
 
-    def _accept(self, event: ReceivedEvent, destination: Destination) -> None:
-        execute = self._connection.execute
-        previous = execute("SELECT start, end, stretches FROM event WHERE event_id = ?", (event.event_id,)).fetchone()
-        window = [(event.start, event.end)] if event.stretches else []
+    def refuse(self, event_id: str, number: int, reason: str, destinations: Mapping[str, Destination]) -> None:
+        """A version that is not understood: what an earlier one said holds no longer.
+
+        Raises:
+            OutboxError: nothing was stored; the event must not be answered.
+        """
+        try:
+            with self._transaction():
+                row = self._row(event_id)
+                if row is not None and row["stretches"] != "[]":
+                    void = ReceivedEvent(event_id, number, row["signal_name"], row["start"], row["end"], ())
+                    self._hold(void, json.dumps([number, reason]), destinations, reason)
+        except sqlite3.Error as error:
+            raise OutboxError(f"the event could not be stored: {error}") from error
+
+    def reconsider(
+        self, judge: Callable[[ReceivedEvent], str | None], destinations: Mapping[str, Destination]
+    ) -> list[Answer]:
+        """Judge the events that have not ended again, and queue the values that this changes.
+
+        Returns:
+            The answers that are others than before; they are `untold` until the VTN has them.
+
+        Raises:
+            OutboxError: nothing was stored.
+        """
+        try:
+            with self._transaction():
+                rows = self._connection.execute(
+                    "SELECT * FROM event WHERE end > ? AND offered <> '[]'", (int(self._clock()),)
+                ).fetchall()
+                for row in rows:
+                    event = _event(row)
+                    refusal = judge(event)
+                    if refusal != row["reason"]:
+                        self._hold(event, row["content"], destinations, refusal)
+                changed = [row["event_id"] for row in rows if self._row(row["event_id"])["opt_type"] != row["opt_type"]]
+                for event_id in changed:
+                    self._connection.execute("UPDATE event SET told = 0 WHERE event_id = ?", (event_id,))
+        except sqlite3.Error as error:
+            raise OutboxError(f"the events could not be judged again: {error}") from error
+        return [answer for answer in self.untold() if answer.event_id in changed]
+
+    def untold(self) -> list[Answer]:
+        """The answers that changed by themselves and that the VTN does not know yet."""
+        rows = self._connection.execute("SELECT * FROM event WHERE told = 0 ORDER BY event_id")
+        return [Answer(r["event_id"], r["modification_number"], r["opt_type"], r["reason"]) for r in rows]
+
+    def told(self, event_id: str) -> None:
+        """The VTN has the answer."""
+        self._connection.execute("UPDATE event SET told = 1 WHERE event_id = ? AND told = 0", (event_id,))
+
+    def opted_out(self) -> list[Answer]:
+        """The events that have not ended and that the site does not take part in."""
+        rows = self._connection.execute(
+            "SELECT * FROM event WHERE opt_type = 'optOut' AND end > ? ORDER BY start", (int(self._clock()),)
+        )
+        return [Answer(r["event_id"], r["modification_number"], r["opt_type"], r["reason"]) for r in rows]
+
+    def announced(self) -> dict[str, tuple[int, int]]:
+        """The opt schedules that the VTN has: opt id -> start and end in seconds since 1970; without ended ones."""
+        self._connection.execute("DELETE FROM announced WHERE end < ?", (int(self._clock()),))
+        rows = self._connection.execute("SELECT * FROM announced")
+        return {row["opt_id"]: (row["start"], row["end"]) for row in rows}
+
+    def announce(self, opt_id: str, window: tuple[int, int]) -> None:
+        """The VTN has an opt schedule."""
+        self._connection.execute("INSERT OR REPLACE INTO announced VALUES (?, ?, ?)", (opt_id, *window))
+
+    def unannounce(self, opt_id: str) -> None:
+        """The VTN has an opt schedule no longer."""
+        self._connection.execute("DELETE FROM announced WHERE opt_id = ?", (opt_id,))
+
+    def _row(self, event_id: str) -> Any:
+        return self._connection.execute("SELECT * FROM event WHERE event_id = ?", (event_id,)).fetchone()
+
+    def _hold(
+        self, event: ReceivedEvent, content: str, destinations: Mapping[str, Destination], refusal: str | None
+    ) -> None:
+        previous = self._row(event.event_id)
+        windows: dict[str, list[tuple[int, int]]] = {}
         if previous is not None and previous["stretches"] != "[]":
-            window.append((previous["start"], previous["end"]))
-        execute(
-            "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            windows.setdefault(previous["signal_name"], []).append((previous["start"], previous["end"]))
+        if event.stretches and not refusal:
+            windows.setdefault(event.signal_name, []).append((event.start, event.end))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO event (event_id, modification_number, signal_name, start, end, stretches, content,"
+            " opt_type, offered, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 event.event_id,
                 event.modification_number,
                 event.signal_name,
                 event.start,
                 event.end,
+                "[]" if refusal else event.stretches_json(),
+                content,
+                "optOut" if refusal else "optIn",
                 event.stretches_json(),
-                event.content(),
-                "optIn",
+                refusal,
             ),
         )
-        execute("DELETE FROM event WHERE end < ?", (int(self._clock()) - HISTORY_SECONDS,))
-        if window:
-            self._queue(event, destination, (min(w[0] for w in window), max(w[1] for w in window)))
+        for signal_name, touched in windows.items():
+            if destination := destinations.get(signal_name):
+                self._queue(event, signal_name, destination, touched)
 
-    def _queue(self, event: ReceivedEvent, destination: Destination, window: tuple[int, int]) -> None:
-        """Queue the cells of a window, computed from all events of the signal: two events may share a cell."""
-        cell = destination.resolution
-        first, last = window[0] // cell * cell, -(-window[1] // cell) * cell
-        rows = self._connection.execute(
-            "SELECT stretches FROM event WHERE signal_name = ? AND start < ? AND end > ?",
-            (event.signal_name, last, first),
-        )
-        stretches = [Stretch(*stretch) for row in rows for stretch in json.loads(row["stretches"])]
-        now = self._clock()
+    def _queue(
+        self, event: ReceivedEvent, signal_name: str, destination: Destination, touched: Sequence[tuple[int, int]]
+    ) -> None:
+        """Queue the cells of some times, computed from all events of the signal: two events may share a cell.
+
+        A cell that no event says anything of gets the neutral value; where there is none, what is there is taken back.
+        """
+        cell, now = destination.resolution, self._clock()
         belief = self._next_belief(destination.sensor, int(now))
-        for run in runs(stretches, (first, last), cell, destination.neutral):
-            self._insert(event.event_id, event.modification_number, destination, run, belief, now)
+        for first, last in joined((start // cell * cell, -(-end // cell) * cell) for start, end in touched):
+            rows = self._connection.execute(
+                "SELECT stretches FROM event WHERE signal_name = ? AND start < ? AND end > ?",
+                (signal_name, last, first),
+            )
+            stretches = [Stretch(*stretch) for row in rows for stretch in json.loads(row["stretches"])]
+            found = runs(stretches, (first, last), cell, destination.neutral)
+            for start, cells in gaps(found, (first, last), cell):
+                taken_back = (start, (None,) * cells)
+                self._insert(event.event_id, event.modification_number, destination, taken_back, belief, now)
+            for run in found:
+                values = (run.start, run.values)
+                self._insert(event.event_id, event.modification_number, destination, values, belief, now)
 
     def _insert(
-        self, origin: str, modification_number: int, destination: Destination, run: Run, belief: int, now: float
+        self,
+        origin: str,
+        modification_number: int,
+        destination: Destination,
+        cells: tuple[int, Sequence[float | None]],
+        belief: int,
+        now: float,
     ) -> None:
+        start, values = cells
         self._connection.execute(
             'INSERT INTO post (event_id, modification_number, sensor, unit, start, resolution, "values", belief,'
             " created, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -261,9 +396,9 @@ class Outbox:
                 modification_number,
                 destination.sensor,
                 destination.unit,
-                run.start,
+                start,
                 destination.resolution,
-                json.dumps(run.values),
+                json.dumps(values),
                 belief,
                 now,
                 now,
@@ -308,7 +443,7 @@ class Outbox:
             with self._transaction():
                 now = self._clock()
                 belief = self._next_belief(destination.sensor, int(now))
-                self._insert(origin, 0, destination, Run(start, values), belief, now)
+                self._insert(origin, 0, destination, (start, values), belief, now)
         except sqlite3.Error as error:
             raise OutboxError(f"values could not be stored: {error}") from error
 
@@ -363,8 +498,19 @@ class Outbox:
         return None if row["due"] is None else max(0.0, row["due"] - self._clock())
 
     def delivered(self, post: Post) -> None:
-        """The values are stored in FlexMeasures."""
-        self._connection.execute("DELETE FROM post WHERE seq = ?", (post.seq,))
+        """FlexMeasures has done what the post says.
+
+        Older values that it refused would come back after they were taken back; a later post has what holds of them.
+        """
+        with self._transaction():
+            self._connection.execute("DELETE FROM post WHERE seq = ?", (post.seq,))
+            if post.withdraws:
+                end = post.start + post.resolution * len(post.values)
+                self._connection.execute(
+                    "DELETE FROM post WHERE sensor = ? AND aside = 1 AND belief < ? AND start < ?"
+                    ' AND start + resolution * json_array_length("values") > ?',
+                    (post.sensor, post.belief, end, post.start),
+                )
 
     def again(self, post: Post, after: float, problem: str, *, aside: bool = False, counts: bool = True) -> None:
         """Try again after `after` seconds; `aside`: let others go first."""
@@ -412,4 +558,11 @@ def _post(row: sqlite3.Row) -> Post:
         belief=row["belief"],
         attempts=row["attempts"],
         aside=bool(row["aside"]),
+    )
+
+
+def _event(row: sqlite3.Row) -> ReceivedEvent:
+    stretches = tuple(Stretch(*stretch) for stretch in json.loads(row["offered"]))
+    return ReceivedEvent(
+        row["event_id"], row["modification_number"], row["signal_name"], row["start"], row["end"], stretches
     )

@@ -11,10 +11,12 @@ from pydantic import SecretStr
 
 from cariflex.durations import format_duration
 from cariflex.ven.outbox import Outbox, Post
+from cariflex.ven.trace import trace
 
 log = logging.getLogger(__name__)
 
 VALUES = Counter("cariflex_ven_values_stored_total", "Values that FlexMeasures has stored.", ["sensor"])
+WITHDRAWN = Counter("cariflex_ven_values_withdrawn_total", "Cells in which values were taken back.", ["sensor"])
 FAILURES = Counter("cariflex_ven_send_failures_total", "Attempts to send that failed.", ["reason"])
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
@@ -35,11 +37,12 @@ class _UnreachableError(Exception):
 class Sender:
     """One connection to FlexMeasures."""
 
-    def __init__(self, url: str, email: str, password: SecretStr, outbox: Outbox) -> None:
+    def __init__(self, url: str, email: str, password: SecretStr, outbox: Outbox, ven_name: str = "") -> None:
         self._url = url.rstrip("/")
         self._email = email
         self._password = password
         self._outbox = outbox
+        self._ven_name = ven_name
         self._token: str | None = None
         self._failures = 0  # in a row, whatever the value
         self.trouble: str | None = None
@@ -62,7 +65,7 @@ class Sender:
                     pass
 
     async def _send(self, http: aiohttp.ClientSession, post: Post) -> None:
-        trace = {"event_id": post.event_id, "modification_number": post.modification_number, "sensor": post.sensor}
+        ids = trace(post.event_id, post.modification_number, self._ven_name) | {"sensor": post.sensor}
         try:
             status, text, pause = await self._post(http, post)
             # Many failures of one value while FlexMeasures is well: it is the value.
@@ -75,34 +78,35 @@ class Sender:
             wait = error.pause or min(FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
             self._outbox.again(post, wait, self.trouble)
             FAILURES.labels("unreachable").inc()
-            log.warning("values not sent yet", extra=trace | {"reason": self.trouble, "again_in_seconds": wait})
+            log.warning("values not sent yet", extra=ids | {"reason": self.trouble, "again_in_seconds": wait})
             return
         self._failures = 0
         self.trouble = None
         if status in (200, 201, 202):
             self._outbox.delivered(post)
-            VALUES.labels(post.sensor).inc(len(post.values))
-            log.info("values stored", extra=trace | {"values": len(post.values), "start": _moment(post.start)})
+            (WITHDRAWN if post.withdraws else VALUES).labels(post.sensor).inc(len(post.values))
+            done = "values taken back" if post.withdraws else "values stored"
+            log.info(done, extra=ids | {"values": len(post.values), "start": _moment(post.start)})
             return
         FAILURES.labels("refused").inc()
         problem = f"FlexMeasures answered {status}: {text}"
         if "INVALID_REPLACEMENT" in text and post.attempts < 3:
             self._outbox.new_belief(post)
             self._outbox.again(post, FIRST_PAUSE_SECONDS, problem)
-            log.warning("values already there with this belief time, another is tried", extra=trace)
+            log.warning("values already there with this belief time, another is tried", extra=ids)
             return
         self._outbox.again(post, ASIDE_PAUSE_SECONDS, problem, aside=True)
-        log.error("values refused, set aside", extra=trace | {"reason": problem})
+        log.error("values refused, set aside", extra=ids | {"reason": problem})
 
     async def _post(self, http: aiohttp.ClientSession, post: Post) -> tuple[int, str, float | None]:
-        url = f"{self._url}/api/v3_0/sensors/{post.sensor}/data"
-        body = {
-            "start": _moment(post.start),
-            "duration": format_duration(timedelta(seconds=post.resolution * len(post.values))),
-            "values": post.values,
-            "unit": post.unit,
-            "prior": _moment(post.belief),
-        }
+        span = timedelta(seconds=post.resolution * len(post.values))
+        body: dict[str, Any] = {"start": _moment(post.start), "prior": _moment(post.belief)}
+        if post.withdraws:  # FlexMeasures itself stores no empty value; our plugin there takes ours back
+            url = f"{self._url}/cariflex/v1/withdraw"
+            body |= {"sensor": post.sensor, "end": _moment(post.start + int(span.total_seconds()))}
+        else:
+            url = f"{self._url}/api/v3_0/sensors/{post.sensor}/data"
+            body |= {"duration": format_duration(span), "values": post.values, "unit": post.unit}
         for attempt in (1, 2):
             token = self._token or await self._log_in(http)
             answer = await self._request(http, url, body, {"Authorization": token})

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
@@ -10,6 +11,7 @@ from cariflex.durations import Duration
 from cariflex.openadr.signals import SIGNALS
 from cariflex.openadr.tls import Fingerprint, Tls
 from cariflex.settings import Port, ServiceSettings
+from cariflex.ven.policy import Rule
 
 
 class VenTls(Tls):
@@ -81,8 +83,14 @@ class VenSettings(ServiceSettings):
         120, ge=1, description="the seconds a value may wait before the VEN calls itself unwell", examples=[120]
     )
     flexmeasures: FlexMeasures = Field(description="url and email for FlexMeasures")
+    timezone: str = Field("UTC", description="the site's timezone, for opt_out", examples=["America/Martinique"])
+    opt_out: tuple[Rule, ...] = Field(
+        (),
+        description="what this site does not take part in",
+        examples=[[{"reason": "maintenance", "start": "2027-03-01T08:00", "end": "2027-03-01T17:00"}]],
+    )
     signals: dict[str, SensorOfSignal] = Field(
-        description="the sensor for each OpenADR signal",
+        description="the sensor of each OpenADR signal that has one",
         examples=[{"ENERGY_PRICE": {"sensor": 84, "unit": "EUR/MWh", "resolution": "PT1H"}}],
     )
 
@@ -94,6 +102,15 @@ class VenSettings(ServiceSettings):
                 "use https with tls, http without"
             )
         return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is no known timezone") from None
+        return value
 
     @field_validator("signals")
     @classmethod
