@@ -425,3 +425,53 @@ def test_no_secret_is_in_a_log_or_in_what_docker_shows(stack: Stack, passwords: 
     shown = docker("inspect", *containers) + "".join(stack.logs(name) for name in ("server", "second", "worker"))
     for secret in (*SECRETS.values(), *passwords.values(), "another password"):
         assert secret not in shown
+
+
+# --- taking values back ----------------------------------------------------------------------------------------------
+
+VEN = "ven@cariflex.internal"
+HOURS = [f"2027-01-01T{hour:02d}:00:00+00:00" for hour in range(5)]
+
+
+def test_a_user_takes_back_what_he_stored_before_and_nothing_else(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    """What the VEN does with a cancelled price: FlexMeasures itself stores no empty value."""
+    header = {
+        email: {"Authorization": token_of(stack, passwords[email], email).json()["auth_token"]} for email in passwords
+    }
+
+    def store(email: str, start: str, values: list[float], prior: str) -> None:
+        body = {"start": start, "duration": f"PT{len(values)}H", "values": values, "unit": "EUR/MWh", "prior": prior}
+        answer = stack.request("POST", "/api/v3_0/sensors/84/data", json=body, headers=header[email])
+        assert answer.status_code == 200, answer.text
+
+    def withdraw(headers: dict[str, str], **different: Any) -> requests.Response:
+        body = {"sensor": 84, "start": HOURS[1], "end": HOURS[3], "prior": "2026-06-01T00:00:10+00:00"} | different
+        return stack.request("POST", "/cariflex/v1/withdraw", json=body, headers=headers)
+
+    def stored() -> list[list[str]]:
+        return stack.sql(
+            "SELECT to_char(event_start AT TIME ZONE 'UTC', 'HH24'), event_value FROM timed_belief"
+            " WHERE sensor_id = 84 ORDER BY event_start, event_value"
+        )
+
+    store(VEN, HOURS[0], [10.0, 11.0, 12.0, 13.0], "2026-06-01T00:00:00+00:00")
+    store(VEN, HOURS[1], [21.0], "2026-06-01T00:00:05+00:00")
+    store(VEN, HOURS[2], [22.0], "2026-06-01T00:00:11+00:00")
+    store(OPERATOR, HOURS[1], [31.0], "2026-06-01T00:00:00+00:00")
+
+    for headers in ({}, {"Authorization": "wrong"}):
+        assert withdraw(headers).status_code == 401
+    for wrong in ({"sensor": "84"}, {"end": HOURS[1]}, {"prior": "2026-06-01"}, {"more": 1}):
+        answer = withdraw(header[VEN], **wrong)
+        assert (answer.status_code, bool(answer.json()["message"])) == (422, True), wrong
+    assert withdraw(header[VEN], sensor=99999).status_code == 404
+    assert len(stored()) == 7
+
+    assert withdraw(header[VEN]).json() == {"withdrawn": 3}
+    assert stored() == [["00", "10"], ["01", "31"], ["02", "22"], ["03", "13"]]
+    assert withdraw(header[VEN]).json() == {"withdrawn": 0}, "a request that comes twice does nothing"
+    audited = stack.sql("SELECT event FROM asset_audit_log ORDER BY id DESC LIMIT 1")
+    assert audited[0][0].startswith(f"Taken back by {VEN}: 3 values")
+    stack.sql("DELETE FROM timed_belief WHERE sensor_id = 84")

@@ -71,6 +71,11 @@ def test_what_cannot_be_understood_is_answered_opt_out_and_the_next_event_is_not
     assert inbox.take({}) == "optOut"
     assert inbox.take(event(active_period={"dtstart": "2027-01-01T00:00:00"})) == "optOut"
     assert inbox.take(event(signal={"intervals": []})) == "optOut"
+    for odd in ({"modification_number": 2**40}, {"modification_number": -1}, {"event_id": "x" * 2000}):
+        assert inbox.take(event(descriptor=odd)) == "optOut"
+    assert inbox.take(event(active_period={"dtstart": datetime(9999, 12, 31, 23, tzinfo=UTC)})) == "optOut"
+    century = [{"duration": timedelta(days=36500), "uid": 0, "signal_payload": 0.12}]
+    assert inbox.take(event(signal={"intervals": century})) == "optOut"
     assert inbox.take(event()) == "optIn"
 
 
@@ -122,7 +127,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 garbage = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.data())
 def test_it_answers_whatever_a_vtn_sends(inbox: Inbox, data: st.DataObject) -> None:
     """Any part of an event may be anything: there is an answer, and no exception."""

@@ -1,4 +1,4 @@
-"""Our FlexMeasures plugin: ``/health`` of everything FlexMeasures needs, and one call that declares the topology.
+"""Our FlexMeasures plugin: ``/health`` of everything FlexMeasures needs, and calls of our own below ``/cariflex/v1``.
 
 FlexMeasures loads it with ``FLEXMEASURES_PLUGINS = ["cariflex.fm_plugin"]``. Views are imported when they are first
 used: `migrate` and `worker_health` live in this package too and must start fast, without FlexMeasures.
@@ -36,6 +36,14 @@ def declare_topology() -> ResponseReturnValue:
     return view()
 
 
+def withdraw_values() -> ResponseReturnValue:
+    """Take back values that the caller stored."""
+    from cariflex.fm_plugin.withdraw import view
+
+    return view()
+
+
 blueprint = Blueprint("cariflex", __name__)
 blueprint.add_url_rule("/health", view_func=show_health, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, methods=["POST"])
+blueprint.add_url_rule("/cariflex/v1/withdraw", view_func=withdraw_values, methods=["POST"])

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 EVENTS = Counter("cariflex_ven_events_total", "Versions of events received and answered.", ["opt_type"])
 
 
+# Bounds against a VTN that means no good: without the second one event could fill the disk with cells.
+LONGEST_ID = 1000
+LONGEST_SECONDS = 366 * 86400
+
 # What the CEM follows by itself: these need no sensor.
 CEM_SIGNALS = frozenset({"LOAD_CONTROL", "SIMPLE", "LOAD_DISPATCH", "CHARGE_STATE"})
 
@@ -119,9 +123,14 @@ def understand(event: Mapping[str, Any]) -> ReceivedEvent:
     stretches = _stretches(period["dtstart"], signals[0]["intervals"], values)
     cancelled = descriptor["event_status"] == "cancelled"
     test_event = bool(descriptor.get("test_event", False))
+    event_id, number = str(descriptor["event_id"]), int(descriptor["modification_number"])
+    if len(event_id) > LONGEST_ID or not 0 <= number < 2**31:
+        raise SignalError(f"event id {event_id[:50]!r} or modification number {number} is not understood")
+    if stretches[-1].end - stretches[0].start > LONGEST_SECONDS:
+        raise SignalError(f"the event lasts longer than {LONGEST_SECONDS // 86400} days")
     return ReceivedEvent(
-        event_id=str(descriptor["event_id"]),
-        modification_number=int(descriptor["modification_number"]),
+        event_id=event_id,
+        modification_number=number,
         signal_name=signal.name,
         start=stretches[0].start,
         end=stretches[-1].end,
@@ -135,11 +144,13 @@ def _stretches(start: Any, intervals: list[Mapping[str, Any]], values: list[floa
     """Lay the intervals one after the other from the event's start, as OpenADR 2.0b defines them."""
     if not isinstance(start, datetime) or start.tzinfo is None:
         raise SignalError(f"start {start!r} is not a time in UTC")
+    if not 2000 <= start.year < 2200:
+        raise SignalError(f"start {start.isoformat()} is not in our time")
     stretches = []
     position = int(start.timestamp())
     for interval, value in zip(intervals, values, strict=True):
         duration = interval.get("duration")
-        if not isinstance(duration, timedelta) or duration < timedelta(seconds=1):
+        if not isinstance(duration, timedelta) or not 1 <= duration.total_seconds() <= LONGEST_SECONDS:
             raise SignalError(f"interval duration {duration!r} is not understood")
         stretches.append(Stretch(position, position + int(duration.total_seconds()), value))
         position = stretches[-1].end
