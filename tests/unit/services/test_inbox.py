@@ -86,7 +86,7 @@ def test_a_price_without_a_sensor_is_answered_opt_out(outbox: Outbox) -> None:
 def test_what_the_cem_follows_needs_no_sensor(outbox: Outbox) -> None:
     limit = {"signal_name": "LOAD_CONTROL", "signal_type": "x-loadControlCapacity"}
     assert Inbox(outbox, {}).take(event(signal=limit)) == "optIn"
-    assert [stretch.value for stretch in outbox.stretches("LOAD_CONTROL", 0)] == [12.0, 13.0]
+    assert [stretch.value for stretch in outbox.asked("LOAD_CONTROL", 0)] == [12.0, 13.0]
     assert outbox.next() is None
 
 
@@ -101,9 +101,9 @@ def test_a_rule_of_the_operator_makes_it_opt_out_and_says_why(outbox: Outbox, ca
 def test_a_version_that_is_not_understood_ends_the_one_before(inbox: Inbox, outbox: Outbox) -> None:
     assert inbox.take(event()) == "optIn"
     assert inbox.take(event(descriptor={"modification_number": 1}, signal={"signal_type": "delta"})) == "optOut"
-    assert outbox.stretches("ENERGY_PRICE", 0) == []
+    assert outbox.asked("ENERGY_PRICE", 0) == []
     assert inbox.take(event(descriptor={"modification_number": 2})) == "optIn"
-    assert outbox.stretches("ENERGY_PRICE", 0) != []
+    assert outbox.asked("ENERGY_PRICE", 0) != []
 
 
 def test_an_event_that_cannot_be_stored_is_not_answered_so_that_it_comes_again(inbox: Inbox, outbox: Outbox) -> None:
