@@ -124,6 +124,15 @@ class Ems:
         """The lines of one of our services' logs, also those of before a restart."""
         return [json.loads(line) for line in docker("logs", self.container(service)).splitlines() if line[:1] == "{"]
 
+    def trace(self, event_id: str) -> list[dict[str, Any]]:
+        """The lines of all logs that tell of an event, or of an instruction that it led to, by time."""
+        services = ("openadr-vtn", "openadr-ven", "openadr-simulator")
+        lines = [line for service in services for line in self.log(service)]
+        found = [line for line in lines if event_id in json.dumps(line)]
+        instructions = {line["instruction"] for line in found if "instruction" in line}
+        found += [line for line in lines if line not in found and line.get("instruction") in instructions]
+        return sorted(found, key=lambda line: str(line["time"]))
+
 
 @contextlib.contextmanager
 def running(folder: Path, **overrides: Any) -> Iterator[Ems]:

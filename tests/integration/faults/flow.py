@@ -80,6 +80,7 @@ class Flow:
         self.refused: list[str] = []
         self._ems = ems
         self._name = name
+        self._before = {key: len(values) for key, values in ems.beliefs().items()}
         now = datetime.now(UTC).replace(second=0, microsecond=0)
         now -= timedelta(minutes=now.minute % 15)
         self._future = {signal: now.replace(minute=0) + timedelta(hours=48) for signal in SENSORS}
@@ -179,7 +180,8 @@ class Flow:
 
     def _in_flexmeasures(self) -> Iterator[str]:
         """Every interval once, with the value of its last version."""
-        beliefs = self._ems.beliefs()
+        since = {key: values[self._before.get(key, 0) :] for key, values in self._ems.beliefs().items()}
+        beliefs = {key: values for key, values in since.items() if values}
         for event in self.events:
             for start in event.starts():
                 if fault := event.fault_of(beliefs.pop((SENSORS[event.signal], start), [])):

@@ -11,13 +11,12 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import pytest
 
 from tests.integration.faults.faults import COMPONENTS, FAULTS, Hand, hand
 from tests.integration.faults.flow import Flow
-from tests.support.ems import IMAGES, Ems, images, running
+from tests.support.ems import Ems
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -35,21 +34,9 @@ class Site:
     flow: Flow
 
 
-def night() -> str:
-    """The timezone in which it is one o'clock at night: EVs are there and charge, batteries rest."""
-    east = (1 - datetime.now(UTC).hour + 11) % 24 - 11  # hours east of UTC, -11 to 12
-    return f"Etc/GMT{-east:+d}"
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if missing := sorted(set(IMAGES) - images().keys()):
-        pytest.skip(f"no images on this machine: {', '.join(missing)}; see docs/tasks/test.md")
-    folder = tmp_path_factory.mktemp("ems")
-    with (
-        running(folder, site={"timezone": night()}, openadr={"poll_seconds": 1}) as ems,
-        hand(ems, os.environ.get(HAND_IMAGE, "cariflex-testhost-trixie:current")) as hand_,
-    ):
+def site(ems: Ems) -> Iterator[Site]:
+    with hand(ems, os.environ.get(HAND_IMAGE, "cariflex-testhost-trixie:current")) as hand_:
         yield Site(ems, hand_, Flow(ems, "flow"))
 
 
