@@ -1,5 +1,6 @@
 """The VEN's side of one exchange of messages with the VTN."""
 
+import asyncio
 import logging
 import ssl
 from http import HTTPStatus
@@ -15,6 +16,9 @@ from cariflex.openadr.tls import client_context, reason_of
 from cariflex.ven.settings import VenTls
 
 log = logging.getLogger(__name__)
+
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  # 400 events of 96 intervals
 
 
 class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
@@ -36,6 +40,12 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
         """Register; the VTN is told whether messages are signed."""
         return await super().create_party_registration(xml_signature=self._signatures is not None, **different)
 
+    async def ask(self, service: str, message_type: str, **payload: Any) -> tuple[str | None, dict[str, Any]]:
+        """Send a message of ours; (None, {}) when there was no answer, and `trouble` says why."""
+        message = self._create_message(message_type, ven_id=self.ven_id, **payload)
+        answer = await self._perform_request(service, message)
+        return answer if isinstance(answer, tuple) else (None, {})
+
     async def _ensure_client_session(self) -> None:
         if self.client_session is None and self._tls is not None:
             context = client_context(self._tls, self._tls.vtn_fingerprint)
@@ -52,9 +62,11 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
         await self._ensure_client_session()
         try:
             async with self.client_session.post(f"{self.vtn_url}/{service}", data=message) as answer:
-                content: bytes = await answer.read()
+                content = await _bounded(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._failed(self._why(error))
+        if len(content) > MAX_ANSWER_BYTES:
+            return self._failed(f"the VTN's answer is larger than {MAX_ANSWER_BYTES} bytes")
         if answer.status != HTTPStatus.OK:
             text = content[:200].decode(errors="replace").strip()
             return self._failed(f"the VTN answered HTTP {answer.status}: {text}")
@@ -92,3 +104,11 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
         if self._tls and connected and isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
             return "the VTN closed the connection, as it does when it does not accept the VEN's certificate"
         return "the VTN cannot be reached"
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, and one byte more than is allowed where it is larger."""
+    try:
+        return await answer.content.readexactly(MAX_ANSWER_BYTES + 1)
+    except asyncio.IncompleteReadError as end:
+        return end.partial

@@ -103,6 +103,16 @@ class Inbox:
             self._queued()
         return changed
 
+    def untold(self) -> list[Answer]:
+        """The answers that changed and that the VTN does not know."""
+        return self._outbox.untold()
+
+    def told(self, answer: Answer) -> None:
+        """The VTN knows an answer."""
+        self._outbox.told(answer.event_id)
+        ids = trace(answer.event_id, answer.modification_number, self._ven_name)
+        log.info("event answered again", extra=ids | {"opt_type": answer.opt_type, "reason": answer.reason})
+
     def _judge(self, event: ReceivedEvent) -> str | None:
         return refusal(event.signal_name, event.stretches, self._rules, self._timezone)
 

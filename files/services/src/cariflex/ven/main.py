@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import sys
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,6 +16,9 @@ from cariflex.service import Health, health_routes, listen, run
 from cariflex.settings import SettingsError
 from cariflex.ven.inbox import Inbox
 from cariflex.ven.outbox import Destination, Outbox, OutboxError
+from cariflex.ven.reporter import Reporter
+from cariflex.ven.reports import Reports
+from cariflex.ven.schedule import Schedule
 from cariflex.ven.sender import Sender
 from cariflex.ven.session import Session
 from cariflex.ven.settings import VenSettings
@@ -48,7 +52,9 @@ async def serve(settings: VenSettings) -> None:
         inbox.reconsider()  # the rules may be others than at the last start
     except OutboxError as error:
         log.error("the events are not judged by the present rules", extra={"reason": str(error)})
-    session = Session(settings.ven_name, str(settings.vtn_url), inbox, settings.tls)
+    reports = Reports(settings.resources, outbox.states)
+    schedule = Schedule(outbox, settings.opt_out, timezone)
+    session = Session(settings.ven_name, str(settings.vtn_url), inbox, settings.tls, Reporter(reports), schedule)
     _observe(session, outbox)
     app = web.Application()
     app.add_routes(health_routes(_health(settings, certificate, session, inbox, outbox, sender)))
@@ -57,9 +63,19 @@ async def serve(settings: VenSettings) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run())
             tasks.create_task(sender.run())
+            tasks.create_task(_sample(reports))
     finally:
         await runner.cleanup()
         outbox.close()
+
+
+async def _sample(reports: Reports) -> None:
+    while True:
+        try:
+            reports.sample()
+        except sqlite3.Error as error:  # the CEM holds the file, or the disk is gone: the next second may do
+            log.warning("the devices' states cannot be read", extra={"reason": str(error)})
+        await asyncio.sleep(1)
 
 
 def _health(

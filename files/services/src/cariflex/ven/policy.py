@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cariflex.openadr.signals import SIGNALS
-from cariflex.ven.grid import Stretch, joined
+from cariflex.ven.grid import Stretch
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -131,8 +131,8 @@ def refusal(signal_name: str, stretches: Sequence[Stretch], rules: Sequence[Rule
 
 
 def announced(rules: Sequence[Rule], since: int, until: int, timezone: tzinfo) -> list[tuple[int, int]]:
-    """The times at which every event is refused, in order; those that touch are joined. Seconds since 1970."""
-    return joined(window for rule in rules if rule.is_window for window in rule.windows(since, until, timezone))
+    """The windows in which every event is refused and that overlap a time, in order; in seconds since 1970."""
+    return sorted({window for rule in rules if rule.is_window for window in rule.windows(since, until, timezone)})
 
 
 def _why(rule: Rule, stretch: Stretch, window: tuple[int, int], timezone: tzinfo) -> str:

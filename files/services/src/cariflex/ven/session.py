@@ -14,10 +14,14 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+from openleadr.utils import generate_id
 from prometheus_client import Counter
 
 from cariflex.ven.client import VtnClient
 from cariflex.ven.inbox import Inbox
+from cariflex.ven.reporter import REPORT_MESSAGES, Reporter
+from cariflex.ven.reports import Reports
+from cariflex.ven.schedule import Schedule
 from cariflex.ven.settings import VenTls
 
 log = logging.getLogger(__name__)
@@ -36,11 +40,21 @@ class SessionError(Exception):
 class Session:
     """Registers, polls and answers, for ever."""
 
-    def __init__(self, ven_name: str, vtn_url: str, inbox: Inbox, tls: VenTls | None = None) -> None:
+    def __init__(
+        self,
+        ven_name: str,
+        vtn_url: str,
+        inbox: Inbox,
+        tls: VenTls | None = None,
+        reporter: Reporter | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
         self._ven_name = ven_name
         self._vtn_url = vtn_url
         self._inbox = inbox
         self._tls = tls
+        self._reporter = reporter or Reporter(Reports({}, dict))
+        self._schedule = schedule
         self._last_poll: float | None = None
         self._heard: str | None = None
         self.poll_seconds = 10.0  # until the VTN says otherwise
@@ -88,6 +102,8 @@ class Session:
     async def _hold(self, client: Any) -> None:
         await self._register(client)
         await self._handle(client, await client.request_event())
+        if self._schedule:
+            self._schedule.begin()
         missed = 0
         while True:
             began = monotonic()
@@ -95,6 +111,10 @@ class Session:
             if self._polled(answer):
                 missed = 0
                 await self._handle(client, answer)
+                await self._tell_other_opts(client)
+                if self._schedule:
+                    await self._schedule.tell(client)
+                await self._reporter.send(client)
             else:
                 missed += 1
                 if missed >= MISSED_POLLS:
@@ -116,9 +136,7 @@ class Session:
             raise SessionError(self._heard or client.trouble or "the VTN did not register this VEN")
         if isinstance(client.poll_frequency, timedelta) and client.poll_frequency.total_seconds() >= 1:
             self.poll_seconds = client.poll_frequency.total_seconds()
-        await client.register_reports(
-            []
-        )  # OpenADR 2.0b asks for this after every registration, also when there are none
+        await self._reporter.offer(client)
         SESSIONS.inc()
         log.info(
             "registered",
@@ -157,5 +175,21 @@ class Session:
                         opt_type=opt_type,
                         modification_number=descriptor["modification_number"],
                     )
+        elif kind in REPORT_MESSAGES:
+            await self._reporter.handle(client, kind, payload)
         elif kind not in (None, "oadrResponse"):
             log.warning("message not supported", extra={"message_type": kind})
+
+    async def _tell_other_opts(self, client: Any) -> None:
+        """Answers that changed with the operator's rules, without a message of the VTN."""
+        for answer in self._inbox.untold():
+            response = {"response_code": 200, "response_description": "OK", "request_id": generate_id()}
+            opt = {"event_id": answer.event_id, "modification_number": answer.modification_number}
+            kind, _ = await client.ask(
+                "EiEvent",
+                "oadrCreatedEvent",
+                response=response,
+                event_responses=[response | opt | {"opt_type": answer.opt_type}],
+            )
+            if kind is not None:  # an error too: the VTN does not know the event any more
+                self._inbox.told(answer)

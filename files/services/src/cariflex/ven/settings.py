@@ -54,6 +54,21 @@ class SensorOfSignal(BaseModel):
         return value
 
 
+class ReportedResource(BaseModel):
+    """An S2 resource whose state is reported to the VTN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_kw: float = Field(description="the lowest power in kW, + is consumption", examples=[-50])
+    max_kw: float = Field(description="the highest power in kW, + is consumption", examples=[50])
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_kw >= self.max_kw:
+            raise ValueError("min_kw is not below max_kw")
+        return self
+
+
 class VenSettings(ServiceSettings):
     """OpenADR 2.0b VEN of Cariflex EMS."""
 
@@ -88,6 +103,11 @@ class VenSettings(ServiceSettings):
         (),
         description="what this site does not take part in",
         examples=[[{"reason": "maintenance", "start": "2027-03-01T08:00", "end": "2027-03-01T17:00"}]],
+    )
+    resources: dict[str, ReportedResource] = Field(
+        {},
+        description="the S2 resources that are reported to the VTN",
+        examples=[{"battery_01": {"min_kw": -50, "max_kw": 50}}],
     )
     signals: dict[str, SensorOfSignal] = Field(
         description="the sensor of each OpenADR signal that has one",
