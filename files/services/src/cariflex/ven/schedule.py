@@ -19,18 +19,16 @@ LOOK_SECONDS = 3600.0  # between two looks at the windows of the next days
 
 
 class Schedule:
-    """Keeps the opt schedules at the VTN as the rules say; the VTN judges by them what it can ask for."""
+    """Keeps the opt schedules at the VTN as the rules say; the VTN sees by them what it can ask for."""
 
     def __init__(self, outbox: Outbox, rules: Sequence[Rule], timezone: tzinfo) -> None:
         self._outbox = outbox
         self._rules = rules
         self._timezone = timezone
-        self._told: set[str] = set()
         self._next: float | None = 0.0
 
     def begin(self) -> None:
-        """A new session: the VTN is told everything again, whatever it remembers."""
-        self._told.clear()
+        """A new session: the VTN may be another one, with opt schedules where it had none."""
         self._next = 0.0
 
     async def tell(self, client: VtnClient) -> None:
@@ -39,21 +37,22 @@ class Schedule:
             return
         self._next = monotonic() + LOOK_SECONDS
         now = int(time.time())
-        windows = announced(self._rules, now, now + AHEAD_SECONDS, self._timezone)
-        wanted = {f"window-{start}-{end}": (start, end) for start, end in windows}
+        wanted = announced(self._rules, now, now + AHEAD_SECONDS, self._timezone)
         known = self._outbox.announced()
         done = True
-        for opt_id, window in wanted.items():
-            if done and opt_id not in self._told:
-                done = await self._create(client, opt_id, window, new=opt_id not in known)
-        for opt_id in known.keys() - wanted.keys():
-            done = done and await self._cancel(client, opt_id)
+        for window in wanted:
+            if done and window not in known.values():
+                done = await self._create(client, window)
+        for opt_id, window in known.items():
+            if done and window not in wanted:
+                done = await self._cancel(client, opt_id)
         if not done:
             self._next = None
             reason = client.trouble or "it refused one"
             log.warning("the VTN does not take our opt schedules", extra={"reason": reason})
 
-    async def _create(self, client: VtnClient, opt_id: str, window: tuple[int, int], *, new: bool) -> bool:
+    async def _create(self, client: VtnClient, window: tuple[int, int]) -> bool:
+        opt_id = generate_id()
         start, end = window
         component = {"dtstart": datetime.fromtimestamp(start, UTC), "duration": timedelta(seconds=end - start)}
         kind, _ = await client.ask(
@@ -68,10 +67,8 @@ class Schedule:
         )
         if kind != "oadrCreatedOpt":
             return False
-        self._told.add(opt_id)
         self._outbox.announce(opt_id, window)
-        if new:
-            log.info("opt schedule sent", extra={"opt_id": opt_id})
+        log.info("opt schedule sent", extra={"opt_id": opt_id})
         return True
 
     async def _cancel(self, client: VtnClient, opt_id: str) -> bool:

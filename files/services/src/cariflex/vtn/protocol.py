@@ -144,7 +144,9 @@ class Vtn:
             event = self._board.event(event_id_of(response["event_id"], ven_id) or "")
             if event is None or ven_id not in event.targets | event.withdrawn:
                 unknown.append(str(response["event_id"]))
-            elif response["modification_number"] == event.modification_number and event.unanswered_by(ven_id):
+            elif response["modification_number"] == event.modification_number and (
+                event.unanswered_by(ven_id) or event.opts[ven_id].opt_type != response["opt_type"]
+            ):
                 await self._opted(event, ven_id, response["opt_type"])
         if unknown:
             log.warning("answer to unknown events", extra={"ven_id": ven_id, "event_ids": unknown})
