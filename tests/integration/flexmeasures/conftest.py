@@ -52,6 +52,7 @@ TRUSTED_HOSTS = ["127.0.0.1", "server", ".flexmeasures.test"]
 FLEXMEASURES_TIMEZONE = "America/Martinique"
 FLEXMEASURES_CREATE_TEMPLATE_ASSETS_ON_STARTUP = False
 FLEXMEASURES_PLUGINS = ["cariflex.fm_plugin"]
+CARIFLEX_OBSERVERS = ["ven@cariflex.internal"]
 """
 # ":/@ %" would break an address that is not quoted; rq-dashboard does not quote that of Redis.
 SECRETS = {

@@ -291,6 +291,100 @@ def test_a_new_token_needs_no_restart(stack: Stack, topology: dict[str, Any]) ->
         path.write_text(SECRETS["flexmeasures_topology_token"])
 
 
+# --- observations ----------------------------------------------------------------------------------------------------
+
+AT = "2026-05-04T10:00:0{}Z"
+STATE: dict[str, Any] = {
+    "kind": "s2_status",
+    "resource": "ev_01",
+    "time": AT.format(0),
+    "power_kw": 11.0,
+    "stored_kwh": 30.5,
+    "fill_level": 50.8,
+    "connected": True,
+    "limit_kw": None,
+}
+INSTRUCTION: dict[str, Any] = {
+    "kind": "s2_instruction",
+    "resource": "ev_01",
+    "instruction_id": "6e1d4a0e-8f5f-4b52-9a0f-0d7c5f3b2a10",
+    "execution_time": AT.format(1),
+    "power_kw": 11.0,
+    "limit_kw": 11.0,
+    "factor": 0.75,
+    "mode": "charge",
+    "reason": "own",
+    "event_ids": ["cap-1"],
+    "status": "SENT",
+    "times": {"SENT": AT.format(1)},
+}
+
+
+def observe(stack: Stack, passwords: dict[str, str], *observations: Any, email: str = "ven@cariflex.internal") -> Any:
+    """Report observations as a user."""
+    login = stack.request("POST", "/api/requestAuthToken", json={"email": email, "password": passwords[email]})
+    return stack.request(
+        "POST",
+        "/cariflex/v1/observations",
+        json={"observations": list(observations)},
+        headers={"Authorization": login.json()["auth_token"]},
+    )
+
+
+def test_observations_are_stored_once_whatever_the_order(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    assert topology
+    times = {"SENT": AT.format(1), "ACCEPTED": AT.format(2), "SUCCEEDED": AT.format(4)}
+    done = {**INSTRUCTION, "status": "SUCCEEDED", "times": times}
+    for observations in ([STATE, INSTRUCTION], [STATE, done], [done, INSTRUCTION]):
+        answer = observe(stack, passwords, *observations)
+        assert (answer.status_code, answer.json()) == (200, {"stored": 2}), answer.text
+    rows = stack.sql("SELECT status, event_ids, accepted_at, started_at, ended_at FROM ems.s2_instruction")
+    assert rows == [["SUCCEEDED", "{cap-1}", "2026-05-04 10:00:02+00", "", "2026-05-04 10:00:04+00"]]
+    assert stack.sql("SELECT resource, power_kw, connected FROM ems.s2_status") == [["ev_01", "11", "t"]]
+
+
+def test_states_of_more_than_400_days_ago_are_forgotten(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    assert topology
+    assert observe(stack, passwords, {**STATE, "time": "2020-01-01T00:00:00Z"}).status_code == 200
+    assert stack.sql("SELECT count(*) FROM ems.s2_status WHERE time < '2021-01-01'") == [["0"]]
+
+
+@pytest.mark.parametrize(
+    ("observation", "text"),
+    [
+        ({**STATE, "kind": "other"}, "kind"),
+        ({**STATE, "power_kw": "much"}, "power_kw"),
+        ({**STATE, "time": "2026-05-04T10:00:00"}, "timezone"),
+        ({**INSTRUCTION, "factor": 1.5}, "factor"),
+        ({**INSTRUCTION, "times": {}}, "times"),
+        ({**INSTRUCTION, "event_ids": ["x"] * 101}, "event_ids"),
+        ({**STATE, "more": 1}, "more"),
+        (7, "observations"),
+    ],
+)
+def test_an_observation_that_is_wrong_is_named_and_nothing_is_stored(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str], observation: Any, text: str
+) -> None:
+    assert topology
+    answer = observe(stack, passwords, {**STATE, "resource": "new"}, observation)
+    assert answer.status_code == 422
+    assert text in answer.json()["message"]
+    assert stack.sql("SELECT count(*) FROM ems.s2_status WHERE resource = 'new'") == [["0"]]
+
+
+def test_only_the_named_user_may_report(stack: Stack, topology: dict[str, Any], passwords: dict[str, str]) -> None:
+    assert topology
+    assert observe(stack, passwords, STATE, email=OPERATOR).status_code == 403
+    for headers in ({}, {"Authorization": "wrong"}, {"Authorization": SECRETS["flexmeasures_topology_token"]}):
+        answer = stack.request("POST", "/cariflex/v1/observations", json={"observations": []}, headers=headers)
+        assert answer.status_code == 401, answer.text
+    assert observe(stack, passwords, *[STATE] * 1001).status_code == 422
+
+
 # --- the module ------------------------------------------------------------------------------------------------------
 
 

@@ -86,7 +86,7 @@ def test_a_database_of_a_newer_flexmeasures_is_left_alone() -> None:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The gate with a database and an upgrade of its own; what happened is kept here."""
-    happened: dict[str, Any] = {"upgrades": 0, "waited": 0.0, "now": 0.0}
+    happened: dict[str, Any] = {"upgrades": 0, "waited": 0.0, "now": 0.0, "ours": True}
 
     def upgrade() -> None:
         happened["upgrades"] += 1
@@ -96,6 +96,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(migrate, "installed_revisions", lambda: INSTALLED)
     monkeypatch.setattr(migrate, "_upgrade", upgrade)
+    monkeypatch.setattr(migrate, "is_ours_ready", lambda _: happened["ours"])
+    monkeypatch.setattr(migrate, "_upgrade_ours", lambda _: happened.update(ours=True))
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: happened["now"])
     monkeypatch.setattr(migrate, "is_ready", lambda *_: next(happened["ready"]))
@@ -131,6 +133,12 @@ def test_an_upgrade_that_did_not_help_is_an_error(gate: dict[str, Any]) -> None:
     gate["ready"] = iter([False, False, False])
     with pytest.raises(SystemExit, match="not as FlexMeasures wants it"):
         migrate.ensure("dsn", 10, wait=False)
+
+
+def test_our_own_schema_is_made_also_where_flexmeasures_is_ready(gate: dict[str, Any]) -> None:
+    gate["ready"], gate["ours"] = iter([True, True]), False
+    migrate.ensure("dsn", 10, wait=False)
+    assert (gate["upgrades"], gate["ours"]) == (0, True)
 
 
 def test_the_worker_waits_and_upgrades_nothing(gate: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from cariflex.s2.settings import S2Settings
 from cariflex.s2.simulator.manager import Manager
 from cariflex.s2.simulator.physics import Battery, Ev, Machine
 from cariflex.ven.grid import Stretch
+from cariflex.ven.observations import Observations
 from cariflex.ven.outbox import Destination, Outbox, ReceivedEvent
 from cariflex.ven.plans import Plans
 from tests.unit.services.openadr_support import free_port
@@ -39,6 +40,7 @@ class RunningCem:
     cem: Cem
     ven: Outbox
     plans: Plans
+    observations: Observations
     url: str
 
     def event(self, event_id: str, value: float, start: float = -1, seconds: float = 60, **different: Any) -> None:
@@ -61,15 +63,16 @@ async def running_cem(folder: Path, clock: Callable[[], float] = time.time) -> A
         {"host": "127.0.0.1", "port": port, "data_dir": folder, "resources": RESOURCES}
     )
     ven, outbox, plans, memory = Outbox(folder), Outbox(folder), Plans(folder), Memory(folder)
-    cem = Cem(settings, TOKENS, outbox, plans, memory, clock)
+    observations = Observations(folder)
+    cem = Cem(settings, TOKENS, outbox, plans, observations, memory, clock)
     task = asyncio.create_task(cem.run())
     try:
         await asyncio.sleep(0.05)
-        yield RunningCem(cem, ven, plans, f"ws://127.0.0.1:{port}/s2")
+        yield RunningCem(cem, ven, plans, observations, f"ws://127.0.0.1:{port}/s2")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        for store in (ven, outbox, plans, memory):
+        for store in (ven, outbox, plans, observations, memory):
             store.close()
 
 

@@ -14,6 +14,11 @@ __settings__ = {
         "level": "info",
         "message_if_missing": " /run/secrets/flexmeasures_topology_token is used.",
     },
+    "CARIFLEX_OBSERVERS": {
+        "description": "e-mail addresses of the users that may POST /cariflex/v1/observations",
+        "level": "info",
+        "message_if_missing": " Nobody may.",
+    },
     "CARIFLEX_HEALTH_MAX_QUEUE_SECONDS": {
         "description": "age of the oldest queued job from which /health fails",
         "level": "info",
@@ -43,7 +48,15 @@ def withdraw_values() -> ResponseReturnValue:
     return view()
 
 
+def store_observations() -> ResponseReturnValue:
+    """Keep what the VEN and the CEM have observed."""
+    from cariflex.fm_plugin.observations import view
+
+    return view()
+
+
 blueprint = Blueprint("cariflex", __name__)
 blueprint.add_url_rule("/health", view_func=show_health, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, methods=["POST"])
 blueprint.add_url_rule("/cariflex/v1/withdraw", view_func=withdraw_values, methods=["POST"])
+blueprint.add_url_rule("/cariflex/v1/observations", view_func=store_observations, methods=["POST"])

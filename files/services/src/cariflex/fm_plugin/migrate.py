@@ -1,7 +1,8 @@
 """Start-up gate: ``python -m cariflex.fm_plugin.migrate [--wait] [--timeout SECONDS] [-- COMMAND …]``.
 
-Brings the database to the schema of the installed FlexMeasures and fills in the rows FlexMeasures expects, once,
-however many containers start together; then becomes COMMAND. With ``--wait`` it only waits until that has been done.
+Brings the database to the schema of the installed FlexMeasures, fills in the rows FlexMeasures expects and makes our
+own schema `ems` (`cariflex.ems`), once, however many containers start together; then becomes COMMAND. With ``--wait``
+it only waits until that has been done.
 When there is nothing to do it takes a fraction of a second, because it does not start FlexMeasures to find that out.
 """
 
@@ -25,6 +26,7 @@ from cariflex.fm_plugin import configuration
 # Any number that nothing else in this database takes ("fmschema" in ASCII).
 _LOCK = 0x666D736368656D61
 _PAUSE_SECONDS = 1.0
+_OURS = Path(__file__).parents[1] / "ems"  # not below this package: FlexMeasures imports all that is
 
 
 class Revisions(NamedTuple):
@@ -76,20 +78,35 @@ def is_ready(connection: Any, revisions: Revisions) -> bool:
         SystemExit: the database was migrated by a newer FlexMeasures.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('alembic_version')")
-        if cursor.fetchone()[0] is None:
-            return False
-        cursor.execute("SELECT version_num FROM alembic_version")
-        recorded = frozenset(row[0] for row in cursor.fetchall())
-        if unknown := recorded - revisions.known:
-            raise SystemExit(
-                f"The database was migrated by a newer FlexMeasures (revision {', '.join(sorted(unknown))}). "
-                "Run that version's image, or restore a backup from before the upgrade."
-            )
-        if recorded != revisions.heads:
+        if not _is_current(cursor, "alembic_version", revisions, "a newer FlexMeasures"):
             return False
         cursor.execute("SELECT EXISTS (SELECT FROM role WHERE name = 'admin')")
         return bool(cursor.fetchone()[0])
+
+
+def is_ours_ready(connection: Any) -> bool:
+    """Whether our own schema is this version's.
+
+    Raises:
+        SystemExit: the database was migrated by a newer version of ours.
+    """
+    with connection.cursor() as cursor:
+        revisions = installed_revisions(_OURS / "versions")
+        return _is_current(cursor, "ems.alembic_version", revisions, "a newer version of this system")
+
+
+def _is_current(cursor: Any, table: str, revisions: Revisions, newer: str) -> bool:
+    cursor.execute("SELECT to_regclass(%s)", (table,))
+    if cursor.fetchone()[0] is None:
+        return False
+    cursor.execute(f"SELECT version_num FROM {table}")  # noqa: S608 - one of two names of ours
+    recorded = frozenset(row[0] for row in cursor.fetchall())
+    if unknown := recorded - revisions.known:
+        raise SystemExit(
+            f"The database was migrated by {newer} (revision {', '.join(sorted(unknown))}). "
+            "Run that version's image, or restore a backup from before the upgrade."
+        )
+    return recorded == revisions.heads
 
 
 @contextlib.contextmanager
@@ -120,25 +137,45 @@ def ensure(dsn: str, deadline: float, *, wait: bool) -> None:
     """
     revisions = installed_revisions()
     with _connection(dsn, deadline) as connection:
-        if is_ready(connection, revisions):
+        if is_ready(connection, revisions) and is_ours_ready(connection):
             return
         if wait:
             _log("waiting until the database is migrated")
-            while not is_ready(connection, revisions):
+            while not (is_ready(connection, revisions) and is_ours_ready(connection)):
                 if time.monotonic() > deadline:
                     raise SystemExit("The database was not migrated in time: look at the log of flexmeasures-server.")
                 time.sleep(_PAUSE_SECONDS)
             return
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # ends with the connection
-        if is_ready(connection, revisions):
-            return  # another container has done it meanwhile
         began = time.monotonic()
-        _log(f"migrating the database to {', '.join(sorted(revisions.heads))}")
-        _upgrade()
-        if not is_ready(connection, revisions):
-            raise SystemExit("The migration ended without an error, but the database is not as FlexMeasures wants it.")
-        _log(f"migrated in {time.monotonic() - began:.0f} s")
+        if not is_ready(connection, revisions):  # else another container has done it meanwhile
+            _log(f"migrating the database to {', '.join(sorted(revisions.heads))}")
+            _upgrade()
+            if not is_ready(connection, revisions):
+                raise SystemExit(
+                    "The migration ended without an error, but the database is not as FlexMeasures wants it."
+                )
+            _log(f"migrated in {time.monotonic() - began:.0f} s")
+        if not is_ours_ready(connection):
+            _log("migrating the schema ems")
+            _upgrade_ours(dsn)
+
+
+def _upgrade_ours(dsn: str) -> None:
+    """Make our own tables, in one transaction."""
+    import sqlalchemy
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_OURS))
+    engine = sqlalchemy.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn))
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE SCHEMA IF NOT EXISTS ems"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
 
 
 def _upgrade() -> None:

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import Gauge
 
-from cariflex.s2.device import Device
+from cariflex.s2.device import Device, Order
 from cariflex.s2.door import HEARTBEAT_SECONDS, Door
 from cariflex.s2.mapping import Range
 from cariflex.s2.memory import Memory
@@ -20,6 +21,7 @@ from cariflex.s2.program import OWN_WILL, Aim, Signals, Site, ahead, aims_at
 from cariflex.s2.settings import S2Settings
 from cariflex.s2.wire import MAX_MESSAGE_BYTES
 from cariflex.service import health_routes, listen
+from cariflex.ven.observations import Observations
 from cariflex.ven.outbox import Destination, Outbox, OutboxError
 from cariflex.ven.plans import Plans
 
@@ -34,6 +36,7 @@ POWER = Gauge("cariflex_s2_power_kw", "Power of a device, + is consumption; NaN 
 LEVEL = Gauge("cariflex_s2_stored_kwh", "Energy in a device's storage.", ["device"])
 LIMIT = Gauge("cariflex_s2_limit_kw", "Upper limit of a device; NaN without one.", ["device"])
 NAN = float("nan")
+STATE_SECONDS = 60.0  # how often a device's state is kept when nothing happens
 
 
 class Cem:
@@ -45,12 +48,14 @@ class Cem:
         tokens: Mapping[str, str],
         outbox: Outbox,
         plans: Plans,
+        observations: Observations,
         memory: Memory,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
         self._plans = plans
+        self._observations = observations
         self._memory = memory
         self._clock = clock
         self._tokens = {name: tokens[name] for name in settings.resources}
@@ -68,6 +73,7 @@ class Cem:
         self._able: Any = None
         self._unsaved: set[str] = set()
         self._told: dict[str, Any] = {}  # by device: the state that was reported last
+        self._kept: dict[str, tuple[Any, float]] = {}  # by device: what was kept of its state last, and when
         self._queued_to: dict[str, int] = {}
         self._alive = monotonic()
         self._trouble: dict[str, str] = {}  # by what could not be stored
@@ -223,6 +229,7 @@ class Cem:
                 self._observe(device)
                 self.queue_energy(device)
             self._save()
+            self._observe_all()
             self._look_at_abilities()
             await asyncio.sleep(1)
 
@@ -253,6 +260,24 @@ class Cem:
             f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
         ):
             self._told[name] = state
+
+    def _observe_all(self) -> None:
+        """Keep for FlexMeasures' database what became of instructions, and states: once a minute, or at a change."""
+        now, found = self._clock(), []
+        touched = [(device, order) for device in self.devices.values() for order in device.touched.values()]
+        found += [_instruction(device.name, order) for device, order in touched]
+        states = {}
+        for name, device in self.devices.items():
+            power, limit = device.present_kw(), self._limit(name)
+            state = (None if power is None else round(power, 1), limit, device.door is not None)
+            before, kept_at = self._kept.get(name, (None, 0.0))
+            if state != before or now - kept_at >= STATE_SECONDS:
+                states[name] = (state, now)
+                found.append(_state(device, now, power, limit))
+        if found and self._stored("observations", lambda: self._observations.add(found)):
+            self._kept |= states
+            for device, order in touched:
+                device.touched.pop(order.id, None)
 
     def _limit(self, name: str) -> float | None:
         return self._aims[name].ceiling_kw if name in self._aims else None
@@ -314,6 +339,40 @@ class Cem:
             }
         connected = sum(fact["connected"] for fact in facts.values())
         return reasons, {"connected": connected, "expected": len(facts), "devices": facts}
+
+
+def _instruction(resource: str, order: Order) -> dict[str, Any]:
+    return {
+        "kind": "s2_instruction",
+        "resource": resource,
+        "instruction_id": order.id,
+        "execution_time": _moment(order.at),
+        "power_kw": order.power_kw,
+        "limit_kw": order.limit_kw,
+        "factor": order.factor,
+        "mode": order.mode_id,
+        "reason": order.reason,
+        "event_ids": list(order.events[:100]),
+        "status": order.status,
+        "times": {status: _moment(at) for status, at in order.times.items()},
+    }
+
+
+def _state(device: Device, now: float, power: float | None, limit: float | None) -> dict[str, Any]:
+    return {
+        "kind": "s2_status",
+        "resource": device.name,
+        "time": _moment(now),
+        "power_kw": power,
+        "stored_kwh": device.stored_kwh(),
+        "fill_level": device.fill_level,
+        "connected": device.door is not None,
+        "limit_kw": limit,
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _limits(aims: Mapping[str, Aim]) -> dict[str, float]:

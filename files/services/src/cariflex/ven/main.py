@@ -15,6 +15,7 @@ from cariflex.openadr.tls import Certificate, client_context, own_certificate
 from cariflex.service import Health, health_routes, listen, run
 from cariflex.settings import SettingsError
 from cariflex.ven.inbox import Inbox
+from cariflex.ven.observations import Observations, Observer
 from cariflex.ven.outbox import Destination, Outbox, OutboxError
 from cariflex.ven.reporter import Reporter
 from cariflex.ven.reports import Reports
@@ -38,10 +39,11 @@ async def serve(settings: VenSettings) -> None:
         client_context(settings.tls, settings.tls.vtn_fingerprint)
     CERTIFICATE.set(certificate.expires.timestamp() if certificate else 0)
     try:
-        outbox = Outbox(settings.data_dir)
+        outbox, observations = Outbox(settings.data_dir), Observations(settings.data_dir)
     except OutboxError as error:
         raise SettingsError(str(error)) from None
     sender = Sender(str(settings.flexmeasures.url), settings.flexmeasures.email, password, outbox, settings.ven_name)
+    observer = Observer(observations, sender)
     destinations = {
         name: Destination(target.sensor, target.unit, int(target.resolution.total_seconds()), SIGNALS[name].neutral)
         for name, target in settings.signals.items()
@@ -57,15 +59,17 @@ async def serve(settings: VenSettings) -> None:
     session = Session(settings.ven_name, str(settings.vtn_url), inbox, settings.tls, Reporter(reports), schedule)
     _observe(session, outbox)
     app = web.Application()
-    app.add_routes(health_routes(_health(settings, certificate, session, inbox, outbox, sender)))
+    app.add_routes(health_routes(_health(settings, certificate, session, inbox, outbox, sender, observer)))
     runner = await listen(app, settings.host, settings.port)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run())
             tasks.create_task(sender.run())
             tasks.create_task(_sample(reports))
+            tasks.create_task(observer.run())
     finally:
         await runner.cleanup()
+        observations.close()
         outbox.close()
 
 
@@ -85,8 +89,9 @@ def _health(
     inbox: Inbox,
     outbox: Outbox,
     sender: Sender,
+    observer: Observer,
 ) -> Health:
-    """Well means: polls are answered, events can be stored, and no value waits long or is refused."""
+    """Well means: polls are answered, events can be stored, and no value or observation waits long or is refused."""
 
     def health() -> tuple[list[str], dict[str, Any]]:
         state, age = outbox.state(), session.seconds_since_poll
@@ -98,11 +103,15 @@ def _health(
             reasons.append(inbox.trouble)
         if state.oldest_seconds > settings.outbox_age_limit_seconds:
             reasons.append(f"a value waits for {state.oldest_seconds:.0f} s: {sender.trouble or 'others go first'}")
+        kept = observer.waiting()
+        if kept.oldest_seconds > settings.outbox_age_limit_seconds:
+            reasons.append(f"an observation waits for {kept.oldest_seconds:.0f} s: {observer.trouble or 'many do'}")
         reasons += [f"refused, set aside: {problem}" for problem in state.problems]
         facts: dict[str, Any] = {
             "seconds_since_last_poll": age,
             "outbox": {"waiting": state.waiting, "oldest_seconds": state.oldest_seconds, "aside": state.aside},
             "opted_out": {answer.event_id: answer.reason for answer in outbox.opted_out()[:20]},
+            "observations": {"waiting": kept.count, "oldest_seconds": kept.oldest_seconds},
         }
         if certificate:
             facts["certificate"] = certificate.as_dict()

@@ -26,7 +26,7 @@ FAILURES_BEFORE_ASIDE = 10  # 5xx answers to one value, while FlexMeasures says 
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=5)
 
 
-class _UnreachableError(Exception):
+class UnreachableError(Exception):
     """FlexMeasures cannot take anything now; `pause` is how long it asked us to wait, if it did."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
@@ -71,8 +71,8 @@ class Sender:
             # Many failures of one value while FlexMeasures is well: it is the value.
             stubborn = status >= 500 and post.attempts + 1 >= FAILURES_BEFORE_ASIDE and await self._well(http)
             if status == 429 or (status >= 500 and not stubborn):
-                raise _UnreachableError(f"FlexMeasures answered {status}: {text}", pause)
-        except _UnreachableError as error:
+                raise UnreachableError(f"FlexMeasures answered {status}: {text}", pause)
+        except UnreachableError as error:
             self._failures += 1
             self.trouble = str(error)
             wait = error.pause or min(FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
@@ -102,14 +102,25 @@ class Sender:
         span = timedelta(seconds=post.resolution * len(post.values))
         body: dict[str, Any] = {"start": _moment(post.start), "prior": _moment(post.belief)}
         if post.withdraws:  # FlexMeasures itself stores no empty value; our plugin there takes ours back
-            url = f"{self._url}/cariflex/v1/withdraw"
+            path = "/cariflex/v1/withdraw"
             body |= {"sensor": post.sensor, "end": _moment(post.start + int(span.total_seconds()))}
         else:
-            url = f"{self._url}/api/v3_0/sensors/{post.sensor}/data"
+            path = f"/api/v3_0/sensors/{post.sensor}/data"
             body |= {"duration": format_duration(span), "values": post.values, "unit": post.unit}
+        return await self.post(http, path, body)
+
+    async def post(self, http: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, str, float | None]:
+        """Post something as the VEN's user.
+
+        Returns:
+            Status, the beginning of the answer's text, and the pause that FlexMeasures asked for, if it did.
+
+        Raises:
+            UnreachableError: there was no answer, or the login failed.
+        """
         for attempt in (1, 2):
             token = self._token or await self._log_in(http)
-            answer = await self._request(http, url, body, {"Authorization": token})
+            answer = await self._request(http, f"{self._url}{path}", body, {"Authorization": token})
             if answer[0] != 401 or attempt == 2:
                 break
             self._token = None  # too old: FlexMeasures judges a token's age when it is used
@@ -121,7 +132,7 @@ class Sender:
         status, text, pause = await self._request(http, url, credentials, {}, token=True)
         if status != 200:
             hint = f"; check the user {self._email} and the secret flexmeasures_ven_password" if status < 429 else ""
-            raise _UnreachableError(f"FlexMeasures answered the login with {status}{hint}", pause)
+            raise UnreachableError(f"FlexMeasures answered the login with {status}{hint}", pause)
         self._token = text
         return text
 
@@ -139,7 +150,7 @@ class Sender:
                 return answer.status, text, pause
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
             reason = str(error) or type(error).__name__
-            raise _UnreachableError(f"FlexMeasures cannot be reached at {self._url}: {reason}") from error
+            raise UnreachableError(f"FlexMeasures cannot be reached at {self._url}: {reason}") from error
 
     async def _well(self, http: aiohttp.ClientSession) -> bool:
         try:
