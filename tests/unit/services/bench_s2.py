@@ -90,7 +90,7 @@ async def order(outbox: Outbox, managers: list[TimedManager], events: int) -> li
         begin = time.perf_counter()
         outbox.accept(
             ReceivedEvent("bench", number, "LOAD_CONTROL", first, stretch.end, (stretch,)),
-            Destination(86, "%", 900, 100.0),
+            {"LOAD_CONTROL": Destination(86, "%", 900, 100.0)},
         )
         async with asyncio.timeout(LONGEST_WAIT_SECONDS):
             while not all(manager.told for manager in managers):

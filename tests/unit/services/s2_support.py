@@ -56,11 +56,13 @@ class RunningCem:
 
 
 @asynccontextmanager
-async def running_cem(folder: Path, clock: Callable[[], float] = time.time) -> AsyncIterator[RunningCem]:
-    """A CEM that serves until the block ends."""
+async def running_cem(
+    folder: Path, clock: Callable[[], float] = time.time, **different: Any
+) -> AsyncIterator[RunningCem]:
+    """A CEM that serves until the block ends; `different` are settings."""
     port = free_port()
     settings = S2Settings.model_validate(
-        {"host": "127.0.0.1", "port": port, "data_dir": folder, "resources": RESOURCES}
+        {"host": "127.0.0.1", "port": port, "data_dir": folder, "resources": RESOURCES} | different
     )
     ven, outbox, plans, memory = Outbox(folder), Outbox(folder), Plans(folder), Memory(folder)
     observations = Observations(folder)
@@ -68,7 +70,7 @@ async def running_cem(folder: Path, clock: Callable[[], float] = time.time) -> A
     task = asyncio.create_task(cem.run())
     try:
         await asyncio.sleep(0.05)
-        yield RunningCem(cem, ven, plans, observations, f"ws://127.0.0.1:{port}/s2")
+        yield RunningCem(cem, ven, plans, observations, f"{'wss' if settings.tls_key else 'ws'}://127.0.0.1:{port}/s2")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -54,6 +54,8 @@ def installed_revisions(versions: Path | None = None) -> Revisions:
     built_on: set[str] = set()
     for path in versions.glob("*.py"):
         names = _constants(ast.parse(path.read_bytes()))
+        if "revision" not in names:
+            continue  # the package itself
         known.add(names["revision"])
         before = names.get("down_revision") or ()
         built_on.update([before] if isinstance(before, str) else before)

@@ -3,9 +3,10 @@
 import asyncio
 import hmac
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -80,19 +81,32 @@ class Cem:
         EXPECTED.set(len(self.devices))
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        app = web.Application()
-        app.add_routes([web.get("/s2", self._connect), *health_routes(self.health)])
-        runner = await listen(app, self._settings.host, self._settings.port)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._prepare())
-                tasks.create_task(self._watch())
-        finally:
-            for device in self.devices.values():
-                await device.dismiss("the CEM stops")
-            await runner.cleanup()
+        """Serve until cancelled.
+
+        Raises:
+            SettingsError: a file for TLS cannot be used.
+        """
+        settings = self._settings
+        health, door = health_routes(self.health), web.get("/s2", self._connect)
+        sites: dict[int, tuple[list[web.RouteDef], ssl.SSLContext | None]]
+        if settings.health_port is None or settings.health_port == settings.port:
+            sites = {settings.port: ([door, *health], None)}
+        else:
+            sites = {settings.port: ([door], settings.server_tls()), settings.health_port: (health, None)}
+        async with AsyncExitStack() as servers:
+            for port, (routes, tls) in sites.items():
+                app = web.Application()
+                app.add_routes(routes)
+                runner = await listen(app, settings.host, port, tls)
+                servers.push_async_callback(runner.cleanup)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._follow())
+                    tasks.create_task(self._prepare())
+                    tasks.create_task(self._watch())
+            finally:
+                for device in self.devices.values():
+                    await device.dismiss("the CEM stops")
 
     # --- the door ------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from s2python.common import (
 from s2python.frbc import FRBCInstruction
 
 from cariflex.s2.door import Door
-from cariflex.s2.frbc import actuator_of, leakage_of, level_in_kwh, measured_kw, targets_of, usage_of
+from cariflex.s2.frbc import actuator_of, checked_level, leakage_of, level_in_kwh, measured_kw, targets_of, usage_of
 from cariflex.s2.mapping import Actuator, Range, Setting
 from cariflex.s2.outlook import Outlook
 from cariflex.s2.program import Aim, Known, Step
@@ -229,7 +229,7 @@ class Device:
 
     async def _storage_status(self, message: Any) -> None:
         self._described()
-        self.fill_level = message.present_fill_level
+        self.fill_level = checked_level(message.present_fill_level)
         self.status_at = self._clock()
 
     async def _actuator_status(self, message: Any) -> None:

@@ -65,7 +65,8 @@ class Door:
                 await self._take(message, handle)
             except RefusedError as error:
                 log.warning("message refused", extra={"resource": self._name, "reason": str(error)})
-                await self._socket.send_str(answer(error.subject, error.status, str(error)).to_json())
+                if error.subject is not None:
+                    await self._socket.send_str(answer(error.subject, error.status, str(error)).to_json())
                 if error.fatal:
                     await self.close(str(error))
 
@@ -74,6 +75,11 @@ class Door:
             await handle(message)
         except RefusedError as error:
             raise RefusedError(error.status, str(error), message.message_id, fatal=error.fatal) from None
+        except ConnectionError:
+            raise
+        except Exception:  # a fault of ours: the peer is told to try again, and goes on
+            log.exception("a message could not be handled", extra={"resource": self._name})
+            raise RefusedError(Status.TEMPORARY_ERROR, "an error at this side", message.message_id) from None
 
     async def acknowledge(self, message: Any) -> None:
         """Answer OK; a handler does so itself, before it sends what follows from the message."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pydantic import BaseModel
 from s2python.common import CommodityQuantity
 
 from cariflex.s2.mapping import Actuator, Element, Mode, Range, Transition
@@ -15,6 +16,8 @@ _ELECTRIC = (
     CommodityQuantity.ELECTRIC_POWER_L2,
     CommodityQuantity.ELECTRIC_POWER_L3,
 )
+
+MOST = 1e12  # of any number: a terawatt
 
 
 def actuator_of(description: Any) -> Actuator:
@@ -32,6 +35,8 @@ def actuator_of(description: Any) -> Actuator:
     actuator = found[0]
     if all(mode.abnormal_condition_only for mode in actuator.operation_modes):
         raise _wrong(description, "no operation mode is for normal operation")
+    if not _is_sane(description):
+        raise _wrong(description, f"a number is beyond ±{MOST:g}")
     modes, timers = {mode.id for mode in actuator.operation_modes}, {timer.id for timer in actuator.timers}
     for way in actuator.transitions:
         if unknown := ({way.from_, way.to} - modes) | ({*way.start_timers, *way.blocking_timers} - timers):
@@ -48,7 +53,7 @@ def actuator_of(description: Any) -> Actuator:
             for t in actuator.transitions
             if not t.abnormal_condition_only
         ),
-        {str(timer.id): timer.duration.to_timedelta().total_seconds() for timer in actuator.timers},
+        {str(timer.id): _seconds(timer.duration) for timer in actuator.timers},
     )
 
 
@@ -56,6 +61,26 @@ def level_in_kwh(description: Any, level: float, energy_kwh: float) -> float:
     """Stored energy of a fill level: a level is in kWh where its label says so, otherwise in percent of capacity."""
     label = (description.storage.fill_level_label or "").lower()
     return level if "kwh" in label else level / 100 * energy_kwh
+
+
+def _is_sane(content: Any) -> bool:
+    """Whether all numbers are such that sums and quotients of them stay numbers."""
+    if isinstance(content, BaseModel):
+        return all(_is_sane(getattr(content, name)) for name in type(content).model_fields)
+    if isinstance(content, list):
+        return all(map(_is_sane, content))
+    return not isinstance(content, int | float) or abs(content) <= MOST
+
+
+def checked_level(level: float) -> float:
+    """A fill level.
+
+    Raises:
+        RefusedError: INVALID_CONTENT, it is no such thing.
+    """
+    if abs(level) > MOST:
+        raise RefusedError(Status.INVALID_CONTENT, f"fill level {level:g} is beyond ±{MOST:g}")
+    return level
 
 
 def leakage_of(message: Any) -> tuple[Span, ...]:
@@ -82,10 +107,15 @@ def measured_kw(message: Any) -> float | None:
 def _in_time(message: Any, value: Callable[[Any], float]) -> tuple[Span, ...]:
     spans, start = [], message.start_time.timestamp()
     for element in message.elements:
-        end = start + element.duration.to_timedelta().total_seconds()
+        end = start + _seconds(element.duration)
         spans.append(Span(start, end, value(element)))
         start = end
     return tuple(spans)
+
+
+def _seconds(duration: Any) -> float:
+    """Seconds of a duration; one of more than 30,000 years is not longer than that."""
+    return min(int(duration.root), 10**15) / 1000
 
 
 def _ids(given: Iterable[Any]) -> tuple[str, ...]:

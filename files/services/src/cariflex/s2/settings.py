@@ -1,5 +1,6 @@
 """Settings of the CEM."""
 
+import ssl
 from pathlib import Path
 from typing import Self
 
@@ -36,7 +37,20 @@ class Resource(BaseModel):
 class S2Settings(ServiceSettings):
     """S2 customer energy manager of Cariflex EMS."""
 
-    port: Port = Field(8765, description="the port of /s2, /health and /metrics", examples=[8765])
+    port: Port = Field(8765, description="the port of /s2", examples=[8765])
+    tls_certificate: Path | None = Field(
+        None,
+        description="the PEM file of the CEM's certificate and of those between it and its authority; none: no TLS",
+        examples=["/run/secrets/s2_certificate"],
+    )
+    tls_key: Path | None = Field(
+        None, description="the PEM file of the certificate's private key", examples=["/run/secrets/s2_key"]
+    )
+    health_port: Port | None = Field(
+        None,
+        description="the port of /health and /metrics, without TLS; none: the port of /s2",
+        examples=[8766],
+    )
     data_dir: Path = Field(
         Path("/var/lib/cariflex"),
         description="the folder of the VEN's outbox, on a volume",
@@ -46,6 +60,33 @@ class S2Settings(ServiceSettings):
         120, ge=1, description="the seconds a connected device may be silent before it counts as unwell", examples=[120]
     )
     resources: dict[str, Resource] = Field(description="the devices by name", examples=[{"battery_01": {"sensor": 51}}])
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given both or not at all")
+        if self.tls_key is not None and self.health_port in (None, self.port):
+            raise ValueError("health_port has to be another than port where /s2 has TLS")
+        return self
+
+    def server_tls(self) -> ssl.SSLContext | None:
+        """What the port of /s2 needs for TLS; None without.
+
+        Raises:
+            SettingsError: a file cannot be used.
+        """
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except OSError as error:
+            raise SettingsError(
+                f"tls_certificate {self.tls_certificate}, tls_key {self.tls_key}: they are no certificate in PEM form "
+                f"with its key ({error})."
+            ) from None
+        return context
 
 
 def read_tokens(settings: ServiceSettings) -> dict[str, str]:

@@ -20,11 +20,11 @@ class RefusedError(Exception):
     """A message is answered with `status` and the text, and has no other effect.
 
     Attributes:
-        subject: the id of the message, as far as it could be read.
+        subject: the id of the message, as far as it could be read; None for an answer, which is not answered.
         fatal: the standard lets the connection end after this one.
     """
 
-    def __init__(self, status: Any, text: str, subject: uuid.UUID = NO_ID, *, fatal: bool = False) -> None:
+    def __init__(self, status: Any, text: str, subject: uuid.UUID | None = NO_ID, *, fatal: bool = False) -> None:
         super().__init__(text)
         self.status = status
         self.subject = subject
@@ -50,11 +50,12 @@ def read(text: str | bytes) -> Any:
     if not isinstance(content, dict):
         raise RefusedError(Status.INVALID_DATA, "not a JSON object")
     kind = content.get("message_type")
-    key = "subject_message_id" if kind == "ReceptionStatus" else "message_id"
-    try:
-        subject = uuid.UUID(content[key])
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise RefusedError(Status.INVALID_DATA, f"{key} is not a UUID") from None
+    subject: uuid.UUID | None = None
+    if kind != "ReceptionStatus":
+        try:
+            subject = uuid.UUID(content["message_id"])
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise RefusedError(Status.INVALID_DATA, "message_id is not a UUID") from None
     message_class = TYPE_TO_MESSAGE_CLASS.get(kind) if isinstance(kind, str) else None
     if message_class is None:
         raise RefusedError(Status.INVALID_MESSAGE, f"message_type {str(kind)[:60]!r} is not one of S2", subject)

@@ -1,6 +1,7 @@
 """The simulator's process: one resource manager, and one connection, for each device."""
 
 import asyncio
+import ssl
 import sys
 from datetime import datetime
 from typing import Any
@@ -24,12 +25,17 @@ async def serve(settings: SimulatorSettings) -> None:
     tokens = read_tokens(settings)
     if missing := sorted(settings.devices.keys() - tokens.keys()):
         raise SettingsError(f"{settings.secrets_dir / 's2_tokens'}: no token for {', '.join(missing)}.")
+    try:
+        tls = ssl.create_default_context(cafile=settings.ca) if settings.ca else True
+    except OSError as error:
+        raise SettingsError(f"ca: {settings.ca} is no certificate in PEM form ({error}).") from None
     zone = ZoneInfo(settings.timezone)
     managers = [
         Manager(
             name,
             MACHINES[device.kind](device.energy_kwh, Range(device.min_kw, device.max_kw), number),
             lambda: datetime.now(zone),
+            tls=tls,
         )
         for number, (name, device) in enumerate(settings.devices.items())
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,8 +73,12 @@ class Manager:
         clock: Callable[[], datetime],
         step_seconds: float = 1.0,
         report_seconds: float = 10.0,
+        tls: ssl.SSLContext | bool = True,
     ) -> None:
-        """`clock` gives the site's time for the daily round; the state is stepped and reported at these intervals."""
+        """`clock` gives the site's time for the daily round; the state is stepped and reported at these intervals.
+
+        `tls` says whom to trust where the CEM's address is wss; True: the system's authorities.
+        """
         self.name = name
         self.machine = machine
         self.door: Door | None = None
@@ -81,6 +86,7 @@ class Manager:
         self._clock = clock
         self._step_seconds = step_seconds
         self._report_seconds = report_seconds
+        self._tls = tls
         # the same ids after each restart, so that the CEM knows the device again
         self._resource, self._actuator, self._mode = (
             uuid.uuid5(uuid.NAMESPACE_URL, f"s2:{name}:{part}") for part in ("resource", "actuator", "mode")
@@ -104,7 +110,9 @@ class Manager:
             try:
                 async with (
                     aiohttp.ClientSession(headers=headers) as http,
-                    http.ws_connect(url, heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES) as socket,
+                    http.ws_connect(
+                        url, heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, ssl=self._tls
+                    ) as socket,
                 ):
                     pause = FIRST_PAUSE_SECONDS
                     await self._converse(Door(socket, self.name))

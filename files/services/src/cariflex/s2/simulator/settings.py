@@ -1,5 +1,6 @@
 """Settings of the simulator."""
 
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -24,6 +25,11 @@ class SimulatorSettings(ServiceSettings):
 
     url: str = Field(
         pattern=r"^wss?://\S+$", description="the address of the CEM", examples=["ws://192.168.240.11:8765/s2"]
+    )
+    ca: Path | None = Field(
+        None,
+        description="the PEM file of the authority that signed the CEM's certificate; none: those of the system",
+        examples=["/run/secrets/s2_ca"],
     )
     timezone: str = Field(description="the site's timezone", examples=["America/Martinique"])
     port: Port = Field(8080, description="the port of /health and /metrics", examples=[8080])
