@@ -7,6 +7,7 @@ left out of the rules that need it.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import re
 import zoneinfo
@@ -180,18 +181,55 @@ _vtn_id = _matching(
 )
 
 
+def _moment_of(value: object) -> datetime.datetime | None:
+    if isinstance(value, datetime.datetime):
+        return value
+    if isinstance(value, datetime.date):
+        return datetime.datetime.combine(value, datetime.time())
+    try:
+        return datetime.datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _moment(value: object) -> Fault | None:
+    if _moment_of(value) is None:
+        return "is no time", "write one such as '2027-03-01T08:00', in the site's timezone"
+    return None
+
+
 def _signal(value: object) -> Fault | None:
     if value in SIGNALS:
         return None
     return "is no OpenADR 2.0b signal", one_of(str(value), SIGNALS)
 
 
+_day = _matching(
+    re.compile("mon|tue|wed|thu|fri|sat|sun"), "is no day of the week", "write mon, tue, wed, thu, fri, sat or sun"
+)
+_clock = _matching(
+    re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00"), "is no time of day", "write it in quotes, such as '22:00'"
+)
 _coordinates: dict[str, Schema] = {
     "latitude": _number(-90, 90, "decimal degrees"),
     "longitude": _number(-180, 180, "decimal degrees"),
 }
 _power = _number(-1e6, 1e6, "kW (+ is consumption)")
 _energy = _number(0.001, 1e6, "kWh")
+
+
+_opt_out = Record(
+    required={"reason": _text},
+    optional={
+        "signals": Many(_signal),
+        "start": _moment,
+        "end": _moment,
+        "days": Many(_day),
+        "from": _clock,
+        "to": _clock,
+        **dict.fromkeys(("above", "below"), _number(-1e9, 1e9, "a value in the signal's unit")),
+    },
+)
 
 
 def _schema(units_allowed: Collection[str]) -> Record:
@@ -221,7 +259,8 @@ def _schema(units_allowed: Collection[str]) -> Record:
                     "poll_seconds": _integer(1, 3600),
                     "vens": Each(Record({"registration_id": _name}), name=_name),
                     "signals": Each(_name, name=_signal),
-                }
+                },
+                optional={"opt_out": Many(_opt_out)},
             ),
             "s2_resources": Each(
                 Record({"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy}),
@@ -429,6 +468,35 @@ def _openadr_problems(topology: object) -> Iterator[Problem]:
         if isinstance(ven.get("registration_id"), str)
     ]
     yield from _duplicates(registrations, "registration id", "give every VEN a registration id of its own")
+    openadr = topology.get("openadr") if isinstance(topology, dict) else None
+    rules = openadr.get("opt_out") if isinstance(openadr, dict) else None
+    for number, rule in enumerate(rules if isinstance(rules, list) else []):
+        if isinstance(rule, dict) and (fault := _opt_out_fault(rule)):
+            yield Problem(f"topology.openadr.opt_out.{number}", shown(rule), *fault)
+
+
+def _opt_out_fault(rule: Mapping[str, Any]) -> Fault | None:
+    """What the parts of a rule say of each other; the VEN refuses the same (`cariflex.ven.policy`)."""
+    signals = rule.get("signals")
+    for first, second in (("start", "end"), ("from", "to")):
+        if (first in rule) != (second in rule):
+            return f"has one of {first} and {second}", "give both"
+    if "start" in rule and "from" in rule:
+        return "has start and from", "give start and end, or days, from and to"
+    if rule.get("days") and "from" not in rule:
+        return "has days and no times", "add from and to, such as '00:00' and '24:00'"
+    if "from" in rule and rule["from"] in (rule["to"], "24:00"):
+        return "covers no time", "give from and to that differ"
+    start, end = _moment_of(rule.get("start")), _moment_of(rule.get("end"))
+    if start and end and (start.tzinfo is None) != (end.tzinfo is None):
+        return "has a timezone in one of start and end", "give it in both or in none"
+    if start and end and start >= end:
+        return "ends before it starts", "exchange start and end"
+    if ("above" in rule or "below" in rule) and (not isinstance(signals, list) or len(signals) != 1):
+        return "has a limit for no or several signals, whose units differ", "name one signal in signals"
+    if not (signals or "start" in rule or "from" in rule):
+        return "would refuse every event", "name signals, or times"
+    return None
 
 
 def _s2_problems(topology: object) -> Iterator[Problem]:

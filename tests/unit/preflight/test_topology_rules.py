@@ -96,6 +96,50 @@ def test_mistake_is_named(topology: dict[str, Any], path: str, value: object, pr
     assert fix in matching[0].fix
 
 
+HOUR = {"from": "08:00", "to": "09:00"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "variable", "problem"),
+    [
+        ({}, "", "would refuse every event"),
+        ({"start": "2027-03-01T08:00"}, "", "has one of start and end"),
+        ({"start": "2027-03-01T08:00", "end": "2027-03-01T07:00"}, "", "ends before it starts"),
+        ({"start": "2027-03-01T08:00Z", "end": "2027-03-01T09:00"}, "", "a timezone in one of start and end"),
+        ({"start": "soon", "end": "2027-03-01T09:00"}, ".start", "is no time"),
+        ({"days": ["mon"]}, "", "has days and no times"),
+        ({"days": ["monday"], **HOUR}, ".days.0", "is no day of the week"),
+        ({"from": 1320, "to": "23:00"}, ".from", "is no time of day"),
+        ({"from": "08:00"}, "", "has one of from and to"),
+        ({"from": "08:00", "to": "08:00"}, "", "covers no time"),
+        ({**HOUR, "start": "2027-03-01T08:00", "end": "2027-03-01T09:00"}, "", "has start and from"),
+        ({"signals": ["LOAD_CONTROLL"]}, ".signals.0", "is no OpenADR 2.0b signal"),
+        ({"above": 3}, "", "has a limit for no or several signals"),
+        ({"signals": ["SIMPLE"], "above": "much"}, ".above", "is not a number"),
+        ({"signals": ["SIMPLE"], "until": 3}, ".until", "is an unknown key"),
+        ({**HOUR, "reason": ""}, ".reason", "is not a text"),
+    ],
+)
+def test_a_rule_to_opt_out_that_makes_no_sense(
+    topology: dict[str, Any], rule: dict[str, Any], variable: str, problem: str
+) -> None:
+    """As the VEN judges it at its start (tests/unit/services/test_policy.py), before anything is deployed."""
+    found = topology_problems(changed(topology, "openadr/opt_out", [{"reason": "because", **rule}]))
+    named = [entry for entry in found if entry.variable == f"topology.openadr.opt_out.0{variable}"]
+    assert [entry for entry in named if problem in entry.problem], found
+    assert all(entry.fix for entry in named)
+
+
+def test_rules_to_opt_out_that_make_sense(topology: dict[str, Any]) -> None:
+    rules = [
+        {"reason": "inverter swap", "start": "2027-03-01T08:00", "end": "2027-03-01T17:00"},
+        {"reason": "night", "days": ["sat", "sun"], "from": "22:00", "to": "06:00", "signals": ["LOAD_CONTROL"]},
+        {"reason": "too much", "signals": ["LOAD_DISPATCH"], "above": 100, "below": -100},
+        {"reason": "never", "signals": ["CHARGE_STATE", "SIMPLE"]},
+    ]
+    assert topology_problems(changed(topology, "openadr/opt_out", rules)) == []
+
+
 def test_signal_that_openadr_does_not_have(topology: dict[str, Any]) -> None:
     (found,) = topology_problems(changed(topology, "openadr/signals/ENERGYPRICE", "consumption_price"))
     assert found.variable == "topology.openadr.signals.ENERGYPRICE"
