@@ -3,6 +3,7 @@
     .venv/bin/python bench/vtn.py               polls per second: stock openleadr, ours, bare aiohttp, in turn
     .venv/bin/python bench/vtn.py --vens 2000 8000 15000
                                                 also VENs that poll every 10 s, each on a connection of its own
+    .venv/bin/python bench/vtn.py --event 1000  also what an event of 24 h to so many VENs costs
 
 Each server runs alone, on the first core, the load on the second; everything stays on loopback. Figures depend on the
 machine and on what else it does; ratios less so.
@@ -43,15 +44,17 @@ def ven(number: int) -> str:
     return f"Bench-VEN-{number:05}"
 
 
-def template() -> bytes:
-    """A poll as openleadr's client sends it, of a VEN whose name is `ven(0)`."""
-    return subprocess.run([*SERVE, "poll", ven(0)], cwd=ROOT, capture_output=True, check=True).stdout
+def template(message: str = "poll") -> bytes:
+    """A message as openleadr's client sends it, of a VEN whose name is `ven(0)`: a poll or the answer to an event."""
+    return subprocess.run([*SERVE, message, ven(0)], cwd=ROOT, capture_output=True, check=True).stdout
 
 
-def poll(body: bytes, number: int) -> bytes:
+def poll(body: bytes, number: int, service: str = "OadrPoll") -> bytes:
     """The request of a VEN."""
     body = body.replace(ven(0).encode(), ven(number).encode())
-    head = f"POST {PATH}/OadrPoll HTTP/1.1\r\nHost: vtn\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
+    head = (
+        f"POST {PATH}/{service} HTTP/1.1\r\nHost: vtn\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
+    )
     return head.encode() + b"\r\n\r\n" + body
 
 
@@ -64,7 +67,8 @@ def server(name: str, vens: int) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = ["taskset", "--cpu-list", str(CORES[0]), *SERVE, SERVERS[name], str(port), *map(ven, range(vens))]
+    served = SERVERS.get(name, name)
+    command = ["taskset", "--cpu-list", str(CORES[0]), *SERVE, served, str(port), *map(ven, range(vens))]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -84,6 +88,12 @@ def memory_mb(process: int) -> float:
     """Resident memory."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def cpu_seconds(process: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- load ---
@@ -116,15 +126,15 @@ class Connection(asyncio.Protocol):
         if self._waiting and not self._waiting.done():
             self._waiting.set_exception(ConnectionError("the server closed the connection"))
 
-    async def ask(self, request: bytes) -> float:
-        """Send a request; the seconds until its answer, which has to be a 200."""
+    async def ask(self, request: bytes, expected: bytes = b"") -> float:
+        """Send a request; the seconds until its answer, which has to be a 200 with `expected` in it."""
         transport = cast(asyncio.Transport, self._transport)
         self._waiting = asyncio.get_running_loop().create_future()
         start = time.perf_counter()
         transport.write(request)
         answer = await self._waiting
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise ConnectionError(answer[:200].decode(errors="replace"))
+        if not answer.startswith(b"HTTP/1.1 200") or expected not in answer:
+            raise ConnectionError(answer[:1000].decode(errors="replace"))
         return time.perf_counter() - start
 
 
@@ -168,6 +178,39 @@ async def every_ten_seconds(port: int, body: bytes, vens: int) -> list[float]:
     return times
 
 
+async def once_each(port: int, body: bytes, vens: int, service: str, expected: bytes) -> None:
+    """One request of each VEN, over eight connections."""
+    numbers = iter(range(vens))
+
+    async def work() -> None:
+        connection = await connect(port)
+        for number in numbers:
+            await connection.ask(poll(body, number, service), expected)
+
+    await asyncio.gather(*(work() for _ in range(8)))
+
+
+def event_costs(name: str, vens: int) -> list[float]:
+    """Processor time in ms a VEN: of an empty poll, of a poll that brings an event of 24 h, of the answer to it."""
+    costs = []
+    requests = {
+        SERVERS[name]: [("poll", "OadrPoll", b"<oadr:oadrResponse ")],
+        f"{SERVERS[name]}-event": [
+            ("poll", "OadrPoll", b"<oadr:oadrDistributeEvent "),
+            ("answer", "EiEvent", b"<oadr:oadrResponse "),
+        ],
+    }
+    for served, rounds in requests.items():
+        with server(served, vens) as (port, pid):
+            if served == SERVERS[name]:  # what a VEN's first poll costs beyond the others is no cost of the event
+                asyncio.run(once_each(port, template(), vens, "OadrPoll", b""))
+            for message, service, expected in rounds:
+                body, before = template(message), cpu_seconds(pid)
+                asyncio.run(once_each(port, body, vens, service, expected))
+                costs.append(1000 * (cpu_seconds(pid) - before) / vens)
+    return costs
+
+
 def percentiles(times: list[float]) -> tuple[float, float]:
     """Median and 99th percentile, in ms."""
     cuts = statistics.quantiles(times, n=100)
@@ -179,7 +222,7 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}"
 
 
-def measure(runs: int, populations: list[int]) -> None:
+def measure(runs: int, populations: list[int], event_vens: list[int]) -> None:
     """Measure and print the tables."""
     os.sched_setaffinity(0, {CORES[-1]})
     body = template()
@@ -208,6 +251,13 @@ def measure(runs: int, populations: list[int]) -> None:
                 except OSError as error:
                     told = f"broke: {error}"
                 print(f"{'':>11}  {name:<16} {told}, {memory_mb(pid):.0f} MB", flush=True)
+    for vens in event_vens:
+        print(f"An event of 24 h to {vens} VENs, processor ms a VEN (load average before: {load()})")
+        print(f"{'':>11}  {'server':<16} {'empty poll':>10} {'with event':>10} {'its answer':>10} {'more':>6}")
+        for name in ("stock openleadr", "ours"):
+            empty, event, answer = event_costs(name, vens)
+            more = event - empty + answer
+            print(f"{'':>11}  {name:<16} {empty:>10.2f} {event:>10.2f} {answer:>10.2f} {more:>6.2f}", flush=True)
 
 
 def main() -> None:
@@ -215,13 +265,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, choices=range(1, 10), default=3, help="runs of each server (default 3)")
     parser.add_argument("--vens", type=int, nargs="*", default=[], help="numbers of VENs that poll every 10 s")
+    parser.add_argument("--event", type=int, nargs="*", default=[], help="numbers of VENs that get an event of 24 h")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = hard - SPARE_DESCRIPTORS
     if any(not 2 <= vens <= most for vens in options.vens):
         parser.error(f"give 2 to {most} VENs: a process may have {hard} open descriptors here (ulimit -n)")
-    measure(options.runs, options.vens)
+    measure(options.runs, options.vens, options.event)
 
 
 if __name__ == "__main__":
