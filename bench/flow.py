@@ -125,7 +125,7 @@ def main() -> None:
     for name, reference in references().items():
         os.environ.setdefault(f"CARIFLEX_TEST_{name.upper().replace('-', '_')}_IMAGE", reference)
     if missing := sorted(set(IMAGES) - images().keys()):
-        sys.exit(f"Missing images: {', '.join(missing)}. Type: .venv/bin/ansible-playbook playbooks/test_images.yml")
+        sys.exit(f"Missing images: {', '.join(missing)}; see docs/tasks/measure.md")
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=24)
     with (
         tempfile.TemporaryDirectory() as folder,

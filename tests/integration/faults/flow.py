@@ -19,7 +19,7 @@ LONGEST_WAIT_SECONDS = 100  # for an answer of the VTN's API: more than the long
 SENSORS = {"ENERGY_PRICE": 84, "LOAD_CONTROL": 86, "SIMPLE": 87}
 UNITS = {"ENERGY_PRICE": "EUR/MWh", "LOAD_CONTROL": "%", "SIMPLE": "dimensionless"}
 CELLS = {"ENERGY_PRICE": timedelta(hours=1), "LOAD_CONTROL": timedelta(minutes=15), "SIMPLE": timedelta(minutes=15)}
-NEUTRAL = {"LOAD_CONTROL": 100.0, "SIMPLE": 0.0}  # after a cancellation; FlexMeasures cannot take a price back
+NEUTRAL = {"LOAD_CONTROL": 100.0, "SIMPLE": 0.0}  # after a cancellation; a cancelled price is taken back
 SHARE_OF_LEVEL = {0: 1.0, 1: 0.7, 2: 0.3, 3: 0.0}
 EV_KW = 22.0
 
@@ -55,12 +55,12 @@ class Told:
 
     def fault_of(self, stored: list[float]) -> str | None:
         """What is wrong with the values of one cell in FlexMeasures, the first one first; None: nothing."""
-        values = [NEUTRAL.get(self.signal) if value is None else value for value in self.versions]
-        expected = [value for value in values if value is not None]
-        if values[-1] is not None and self.versions[-1] is not None and stored[-1:] != expected[-1:]:
-            return f"{stored} does not end with {expected[-1]}"
-        if self.versions[-1] is None and values[-1] is not None and stored and stored[-1] != values[-1]:
-            return f"{stored} was cancelled and does not end with {values[-1]}"
+        last, neutral = self.versions[-1], NEUTRAL.get(self.signal)
+        if last is None and neutral is None:
+            return f"{stored} and was cancelled" if stored else None
+        expected = [neutral if value is None else value for value in self.versions]
+        if stored[-1:] != expected[-1:] and (stored or last is not None):  # the VEN need not have known it before
+            return f"{stored} and not {expected[-1]} as its last"
         rest = iter(expected)  # each version at most once and in order; the VEN may have missed some in between
         if not all(value in rest for value in stored):
             return f"{stored} is more than {expected}"
@@ -96,8 +96,9 @@ class Flow:
     def _steps_of_a_round(self) -> Iterator[Any]:
         limits, levels = cycle((50.0, 100.0, 20.0, 0.0, 80.0)), cycle((0, 1, 0, 2, 0, 3))
         while True:
-            price, cut, ask = (self._next(signal) for signal in SENSORS)
+            price, cut, ask, gone = (self._next(signal) for signal in (*SENSORS, "ENERGY_PRICE"))
             yield lambda price=price: self._put(price)
+            yield lambda gone=gone: self._put(gone)
             yield lambda: self._put(self.limit, next(limits))
             yield lambda cut=cut: self._put(cut)
             yield lambda price=price: self._put(price)
@@ -105,6 +106,7 @@ class Flow:
             yield lambda cut=cut: self._put(cut)
             yield lambda: self._put(self.level, next(levels))
             yield lambda cut=cut: self._cancel(cut)
+            yield lambda gone=gone: self._cancel(gone)
             yield lambda ask=ask: self._put(ask)
             yield lambda ask=ask: self._cancel(ask)
 
