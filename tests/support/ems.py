@@ -207,7 +207,7 @@ def _start(ems: Ems, folder: Path) -> None:
     until(lambda: _works("exec", ems.container("flexmeasures-db"), "pg_isready", "-h127.0.0.1"), 60, "PostgreSQL")
     docker(*psql, "--set=ON_ERROR_STOP=1", "--username=postgres", "--file=/etc/cariflex/provision.sql")
     server = ("flexmeasures-server", 5000)
-    until(lambda: ems.health(*server)["status"] == "ok", 180, "FlexMeasures answers")
+    until(lambda: ems.health(*server)["status"] == "ok", 300, "FlexMeasures answers")
     declared = yaml.safe_load((ROOT / "playbooks/vars/topology.yml").read_text())["topology_declared"]
     sections = ("account", "users", "asset_types", "assets", "sensors")
     answer = ems.ask(
@@ -230,7 +230,7 @@ def _start(ems: Ems, folder: Path) -> None:
         return not last
 
     try:
-        until(well, 90, "all is well")
+        until(well, 150, "all is well")
     except AssertionError as error:
         raise AssertionError(f"{error}: {last}") from None
 

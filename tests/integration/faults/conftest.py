@@ -11,6 +11,7 @@ from tests.integration.faults.faults import COMPONENTS, FAULTS
 from tests.support.ems import IMAGES, Ems, images, running
 
 RECOVERIES = pytest.StashKey[dict[tuple[str, str], str]]()
+TRACE = pytest.StashKey[list[str]]()
 
 
 def night() -> str:
@@ -35,8 +36,18 @@ def recoveries(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
     return pytestconfig.stash.setdefault(RECOVERIES, {})
 
 
+@pytest.fixture(scope="session")
+def trace(pytestconfig: pytest.Config) -> list[str]:
+    """Lines about an event, to be shown at the end of the run."""
+    return pytestconfig.stash.setdefault(TRACE, [])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the matrix, as a table of Markdown."""
+    """Print the trace, and the matrix as a table of Markdown."""
+    if trace := config.stash.get(TRACE, []):
+        terminalreporter.section("one event through all logs")
+        for line in trace:
+            terminalreporter.write_line(line)
     found = config.stash.get(RECOVERIES, {})
     if not found:
         return
