@@ -90,9 +90,21 @@ def freeze(ems: Ems, hand: Hand, component: str) -> None:
         time.sleep(FREEZE_SECONDS)
         hand.of("kill", "-CONT", process)
     else:
-        docker("pause", ems.container(COMPONENTS[component]))
+        pause(ems.container(COMPONENTS[component]))
         time.sleep(FREEZE_SECONDS)
         docker("unpause", ems.container(COMPONENTS[component]))
+
+
+def pause(container: str) -> None:
+    """Stop all its processes; while one of them starts another, as health checks do, the engine may fail to."""
+    for attempt in range(5):
+        try:
+            docker("pause", container)
+            return
+        except AssertionError:
+            if attempt == 4:
+                raise
+            time.sleep(1)
 
 
 def restart(ems: Ems, _hand: Hand, component: str) -> None:
