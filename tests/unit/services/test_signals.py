@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cariflex.openadr.signals import SIGNALS, SignalError, read_values
+from cariflex.s2.mapping import SHARE_OF_LEVEL
 
 
 def message(**different: Any) -> dict[str, Any]:
@@ -102,3 +103,40 @@ def test_what_cannot_be_turned_into_the_unit_is_refused(different: dict[str, Any
 )
 def test_values_out_of_range_are_named(name: str, value: float, fault: str) -> None:
     assert fault in (SIGNALS[name].fault_of(value) or "")
+
+
+def load_control(kind: str, *payloads: float, measurement: dict[str, str] | None = None) -> dict[str, Any]:
+    """A LOAD_CONTROL signal of another type than ours, as openleadr parses it."""
+    signal = {
+        "signal_name": "LOAD_CONTROL",
+        "signal_type": kind,
+        "intervals": [{"signal_payload": payload} for payload in payloads],
+    }
+    return signal | ({"measurement": measurement} if measurement else {})
+
+
+def test_level_offsets_limit_as_the_levels_of_simple_do() -> None:
+    signal, values = read_values(load_control("x-loadControlLevelOffset", 2, 0, -1, -2, -3, -10))
+    assert (signal.name, values) == ("LOAD_CONTROL", [100.0, 100.0, 70.0, 30.0, 0.0, 0.0])
+    assert values[2:5] == [100 * SHARE_OF_LEVEL[level] for level in (1, 2, 3)]
+    with pytest.raises(SignalError, match="whole number"):
+        read_values(load_control("x-loadControlLevelOffset", -1.5))
+
+
+def test_a_setpoint_in_powerreal_dispatches_the_storages() -> None:
+    power = {"name": "powerReal", "unit": "W", "scale": "k"}
+    signal, values = read_values(load_control("x-loadControlSetpoint", 12.5, -50, measurement=power))
+    assert (signal.name, values) == ("LOAD_DISPATCH", [12.5, -50.0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("x-loadControlPercentOffset", "no such normal is agreed"),
+        ("x-loadControlSetpoint", "with powerReal only"),
+        ("delta", "'x-loadControlCapacity' is understood"),
+    ],
+)
+def test_other_types_of_load_control_are_refused_with_the_reason(kind: str, said: str) -> None:
+    with pytest.raises(SignalError, match=said):
+        read_values(load_control(kind, -10))

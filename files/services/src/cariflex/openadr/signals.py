@@ -123,6 +123,27 @@ SIGNALS: Mapping[str, Signal] = {
 }
 
 
+# What x-loadControlLevelOffset allows, in % of maximum consumption: as the levels 1 to 3 of SIMPLE. The standard says
+# of offsets only that 0 is normal operation; 0 and above do not limit.
+_SHARES = {-1: 70.0, -2: 30.0, -3: 0.0}
+# The types of LOAD_CONTROL that cannot be followed as they are.
+_NOT_UNDERSTOOD = {
+    "x-loadControlPercentOffset": "it changes a normal consumption by a share, and no such normal is agreed here",
+    "x-loadControlSetpoint": "a setpoint is understood with powerReal only, because without it its unit is not said",
+}
+
+
+def share_of_offset(offset: float) -> float:
+    """The share of maximum consumption in % that a level offset allows; offsets below -3 are as -3.
+
+    Raises:
+        SignalError: it is no whole number.
+    """
+    if offset != int(offset):
+        raise SignalError(f"level offset {offset!r} is not a whole number")
+    return _SHARES.get(max(int(offset), -3), 100.0)
+
+
 def read_values(signal: Mapping[str, Any]) -> tuple[Signal, list[float]]:
     """Understand a signal as openleadr parses it from a message.
 
@@ -130,7 +151,8 @@ def read_values(signal: Mapping[str, Any]) -> tuple[Signal, list[float]]:
         signal: an element of `event_signals`, with `signal_name`, `signal_type`, `intervals`, maybe `measurement`.
 
     Returns:
-        The signal and the value of each interval in the operator's unit, in the order of the intervals.
+        The signal and the value of each interval in the operator's unit, in the order of the intervals. LOAD_CONTROL
+        with level offsets comes as shares of the maximum, with setpoints in powerReal as LOAD_DISPATCH.
 
     Raises:
         SignalError: name, type, unit or a value is not one we can turn into the operator's unit.
@@ -139,6 +161,12 @@ def read_values(signal: Mapping[str, Any]) -> tuple[Signal, list[float]]:
     known = SIGNALS.get(str(name))
     if known is None:
         raise SignalError(f"signal {name!r} is not one of {', '.join(SIGNALS)}")
+    if name == "LOAD_CONTROL" and kind == "x-loadControlLevelOffset":
+        return known, [share_of_offset(_number(interval)) for interval in signal["intervals"]]
+    if name == "LOAD_CONTROL" and kind == "x-loadControlSetpoint" and signal.get("measurement"):
+        return read_values({**signal, "signal_name": "LOAD_DISPATCH", "signal_type": "setpoint"})
+    if name == "LOAD_CONTROL" and kind in _NOT_UNDERSTOOD:
+        raise SignalError(f"signal {name} has type {kind!r}; {_NOT_UNDERSTOOD[kind]}")
     if kind != known.type:
         raise SignalError(f"signal {name} has type {kind!r}; {known.type!r} is understood")
     measurement = signal.get("measurement") or {}

@@ -57,7 +57,7 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
         await super()._ensure_client_session()
 
     async def _perform_request(self, service: str, message: str) -> Any:
-        """Send a message; openleadr's functions on top of it expect (type, payload), None or (None, {})."""
+        """Send a message; openleadr's functions on top of it expect (type, payload) or (None, {})."""
         self.trouble = None
         await self._ensure_client_session()
         try:
@@ -71,7 +71,7 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
             text = content[:200].decode(errors="replace").strip()
             return self._failed(f"the VTN answered HTTP {answer.status}: {text}")
         if not content:
-            return None
+            return self._failed("the VTN's answer is empty")
         try:
             check_body(content)
             tree = validate_xml_schema(content)
