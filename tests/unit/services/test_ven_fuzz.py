@@ -109,6 +109,8 @@ def answers(draw: st.DrawFn, messages: list[bytes]) -> bytes:
         elements = list(tree.iter())[1:]
         change = draw(st.sampled_from(["text", "text", "text", "text", "remove", "double", "swap"]))
         mutable = [element for element in elements if change != "text" or not len(element)]
+        if not mutable:  # all is gone
+            break
         element = mutable[draw(st.integers(0, len(mutable) - 1))]
         if change == "text":
             element.text = draw(st.sampled_from(ODD))

@@ -28,6 +28,7 @@ from cariflex.ven.plans import Plans
 
 log = logging.getLogger(__name__)
 
+TELL_SECONDS = 30  # how often a state that has not changed is told again
 LOOK_SECONDS = 0.02  # how often the VEN's file is asked whether it has changed; the question costs microseconds
 TOGETHER_SECONDS = 60.0  # how often what is asked of all storages together is shared anew
 DEVICES = Gauge("cariflex_s2_devices_connected", "Devices that are connected.")
@@ -261,7 +262,7 @@ class Cem:
                 self._next = now
 
     def _observe(self, device: Device) -> None:
-        """Metrics, and the present state for the VEN's reports when it has changed."""
+        """Metrics, and the present state for the VEN's reports: when it has changed, and every half minute."""
         name, connected, now = device.name, device.door is not None, self._clock()
         power, energy, limit = device.present_kw(), device.stored_kwh(), self._limit(name)
         AWAY.labels(name).set(0.0 if connected else max(0.0, now - device.gone_at))
@@ -269,7 +270,7 @@ class Cem:
         LIMIT.labels(name).set(NAN if limit is None else limit)
         if energy is not None:
             LEVEL.labels(name).set(energy)
-        state = (power, energy, connected)
+        state = (power, energy, connected, int(now) // TELL_SECONDS)  # told again, so that it is not taken for old
         if self._told.get(name) != state and self._stored(
             f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
         ):

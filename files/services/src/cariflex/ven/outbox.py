@@ -452,6 +452,8 @@ class Outbox:
     ) -> None:
         """Keep the present state of a device, for the VEN's reports; `at` in seconds since 1970.
 
+        Told when it changes and every 30 s at least: an old state counts as not known (`reports.STALE_SECONDS`).
+
         Not synchronised to the disk: a state that a power cut takes is an old one.
 
         Raises:
