@@ -263,7 +263,10 @@ def _schema(units_allowed: Collection[str]) -> Record:
                 optional={"opt_out": Many(_opt_out)},
             ),
             "s2_resources": Each(
-                Record({"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy}),
+                Record(
+                    {"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy},
+                    {"token_version": _integer(1)},
+                ),
                 name=_name,
             ),
         },

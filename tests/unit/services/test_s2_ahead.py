@@ -126,3 +126,17 @@ async def test_a_device_whose_clock_is_ahead_does_not_teach_a_wrong_own_will(tmp
         await eventually(lambda: device.power_kw == 11)
         running.event("cap", 0, number=1, cancelled=True)
         await eventually(lambda: ev.machine.storage.power_kw == 22)
+
+
+async def test_an_ev_that_has_left_refuses_and_is_capped_when_it_comes_back(tmp_path: Path) -> None:
+    now = [NIGHT]
+    async with running_cem(tmp_path) as running, simulated(running.url, "ev_01", clock=lambda: now[0]) as (ev,):
+        device = running.cem.devices["ev_01"]
+        await eventually(lambda: device.power_kw == 22)
+        now[0] = NIGHT.replace(hour=12)
+        await eventually(lambda: not ev.machine.is_there and device.power_kw == 0)
+        running.event("cap", 50)
+        await asyncio.sleep(0.3)
+        assert ev.machine.storage.power_kw == 0
+        now[0] = NIGHT.replace(hour=18)
+        await eventually(lambda: ev.machine.is_there and ev.machine.storage.power_kw == 11)

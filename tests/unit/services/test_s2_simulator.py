@@ -35,19 +35,35 @@ def test_it_stops_by_itself_when_it_is_full() -> None:
     assert device.set_power(-10) == -10
 
 
-@given(st.lists(st.tuples(st.floats(-200, 200), st.floats(0, 7200))))
-def test_energy_is_never_made(steps: list[tuple[float, float]]) -> None:
-    """Whatever it is told: within its limits, and what it gives beyond its first charge it has consumed before."""
-    device, consumed = storage(), 0.0
+@given(st.floats(0, 100), st.lists(st.tuples(st.floats(-200, 200), st.floats(0, 7200))))
+def test_energy_is_conserved(energy: float, steps: list[tuple[float, float]]) -> None:
+    """Whatever it is told: within its limits, and all that passes the meter is stored, taken, or lost on the way."""
+    device, losses = storage(energy), 0.0
     for power, seconds in steps:
         assert device.set_power(power) in LIMITS
         before, set_to = device.energy_kwh, device.power_kw
-        device.pass_time(seconds)
+        metered = device.pass_time(seconds)
+        stored = device.energy_kwh - before
         assert 0 <= device.energy_kwh <= 100
-        moved = device.energy_kwh - before
-        consumed += moved / 0.95 if moved > 0 else moved * 0.95  # at the meter
-        assert moved == 0 or (moved > 0) == (set_to > 0)
-    assert device.energy_kwh - 50 <= max(0.0, consumed) + 1e-6
+        assert abs(metered) <= abs(set_to) * seconds / 3600 + 1e-9
+        assert stored == pytest.approx(metered * 0.95 if metered > 0 else metered / 0.95, abs=1e-9)
+        losses += metered - stored
+    assert losses >= -1e-6
+
+
+@given(st.lists(st.integers(0, 86400), max_size=50), st.integers(0, 9))
+def test_an_ev_that_is_away_takes_and_gives_nothing(seconds: list[int], number: int) -> None:
+    ev = Ev(60, Range(-22, 22), number)
+    day = datetime(2026, 5, 4, tzinfo=UTC)
+    for second in sorted(seconds):
+        now = day + timedelta(seconds=second)
+        ev.move(now)
+        assert ev.is_there == (not ev.leaves <= now.time() < ev.comes)
+        assert 0 <= ev.storage.energy_kwh <= 60
+        if ev.is_there:
+            assert (now + ev.until_departure(now)).time() == ev.leaves
+        else:
+            assert (ev.own_power(now), ev.storage.pass_time(60)) == (0, 0)
 
 
 def test_an_ev_leaves_comes_back_with_less_and_charges() -> None:

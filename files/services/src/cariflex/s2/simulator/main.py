@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
+from prometheus_client import Gauge
 
 from cariflex.s2.mapping import Range
 from cariflex.s2.settings import read_tokens
@@ -16,6 +17,10 @@ from cariflex.s2.simulator.physics import Battery, Ev, Machine
 from cariflex.s2.simulator.settings import SimulatorSettings
 from cariflex.service import health_routes, listen, run
 from cariflex.settings import SettingsError
+
+POWER = Gauge("cariflex_s2_simulated_kw", "Power of a simulated device, + is consumption.", ["device"])
+ENERGY = Gauge("cariflex_s2_simulated_kwh", "Energy in a simulated device.", ["device"])
+CONTROLLED = Gauge("cariflex_s2_simulated_controlled", "1 where the CEM controls it.", ["device"])
 
 MACHINES: dict[str, type[Machine]] = {"battery": Battery, "ev": Ev}
 
@@ -40,6 +45,9 @@ async def serve(settings: SimulatorSettings) -> None:
         for number, (name, device) in enumerate(settings.devices.items())
     ]
 
+    for manager in managers:
+        _observe(manager)
+
     def health() -> tuple[list[str], dict[str, Any]]:
         lost = [manager.name for manager in managers if not manager.controlled]
         facts = {
@@ -57,6 +65,13 @@ async def serve(settings: SimulatorSettings) -> None:
                 tasks.create_task(manager.run(settings.url, tokens[manager.name]))
     finally:
         await runner.cleanup()
+
+
+def _observe(manager: Manager) -> None:
+    storage = manager.machine.storage
+    POWER.labels(manager.name).set_function(lambda: storage.power_kw)
+    ENERGY.labels(manager.name).set_function(lambda: storage.energy_kwh)
+    CONTROLLED.labels(manager.name).set_function(lambda: float(manager.controlled))
 
 
 def cli() -> None:

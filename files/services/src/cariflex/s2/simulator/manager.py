@@ -184,6 +184,9 @@ class Manager:
     async def _follow(self, message: FRBCInstruction, delay: float) -> None:
         await asyncio.sleep(delay)
         self._waiting.pop(message.id, None)
+        if not self.machine.is_there:  # it left meanwhile
+            await self._say(self._status(message.id, InstructionStatus.ABORTED))
+            return
         power = self.machine.storage.set_power(factor_to_power(message.operation_mode_factor, self._range()))
         log.info("instruction followed", extra={"resource": self.name, "power_kw": power})
         await self._say(

@@ -36,12 +36,18 @@ class Storage:
             self.power_kw = 0.0
         return self.power_kw
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time go by; a storage that gets full or empty stops."""
+    def pass_time(self, seconds: float) -> float:
+        """Let time go by; a storage that gets full or empty stops at that moment.
+
+        Returns:
+            Energy at the meter in kWh, + is consumption.
+        """
         kwh = self.power_kw * seconds / 3600
-        stored = kwh * self.efficiency if kwh > 0 else kwh / self.efficiency
+        wanted = kwh * self.efficiency if kwh > 0 else kwh / self.efficiency
+        stored = min(max(wanted, -self.energy_kwh), self.capacity_kwh - self.energy_kwh)
         self.energy_kwh = min(max(self.energy_kwh + stored, 0.0), self.capacity_kwh)
         self.set_power(self.power_kw)
+        return stored / self.efficiency if stored > 0 else stored * self.efficiency
 
 
 class Battery:
