@@ -75,6 +75,25 @@ async def test_the_cap_is_lifted_after_a_restart_of_the_cem(tmp_path: Path) -> N
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_instruction_that_is_lost_with_the_connection_does_not_make_the_one_before_the_devices_will(
+    tmp_path: Path,
+) -> None:
+    async with running_cem(tmp_path) as running, simulated(running.url, "ev_01") as (ev,):
+        await eventually(lambda: running.cem.devices["ev_01"].power_kw == 22)
+        running.event("cap", 50)
+        await eventually(lambda: running.cem.devices["ev_01"].power_kw == 11)
+        lost: list[Any] = []
+        ev._instructed = lambda message: lost.append(message) or []  # type: ignore[method-assign, func-returns-value]
+        running.event("cap", 25, number=1)
+        await eventually(lambda: lost)
+        del ev._instructed
+        assert ev.door is not None
+        await ev.door.close("the cable is pulled")
+        await eventually(lambda: ev.machine.storage.power_kw == 5.5)
+        running.event("cap", 0, number=2, cancelled=True)
+        await eventually(lambda: ev.machine.storage.power_kw == 22)
+
+
 async def test_stored_energy_goes_to_the_outbox_once_a_cell(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     async with running_cem(tmp_path, lambda: now[0]) as running, simulated(running.url, "battery_01"):

@@ -270,6 +270,8 @@ class Device:
         settling = order is not None and order.open and not order.stale and self._clock() - order.at <= SETTLE_SECONDS
         if settling:
             return  # it may still be on its way to what it was told
+        if order is not None and order.open and order.status == "SENT":
+            return  # it may never have heard of that, lost with a connection, and still do what it was told before
         if order is None or power is None or abs(power - order.power_kw) > SAME_KW:
             self._own_kw = power
 
