@@ -35,6 +35,12 @@ options:
     type: list
     elements: str
     default: []
+  firewall:
+    description: >-
+      What the firewall will let through to SSH, as C(networks) and C(port). Refused where it would cut the
+      connection that Ansible came through. Empty where no firewall is managed.
+    type: dict
+    default: {}
   systems:
     description: Operating systems that are supported, as ID and VERSION_ID of os-release(5).
     type: list
@@ -164,7 +170,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_facts import Host, read_host
-from ansible.module_utils.host_rules import GB, Limits, Wanted, host_problems
+from ansible.module_utils.host_rules import GB, Firewall, Limits, Wanted, host_problems
 from ansible.module_utils.problem import headline, listing
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -172,6 +178,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "containers": {"type": "list", "elements": "str", "default": []},
     "ports": {"type": "list", "elements": "int", "default": [80, 443]},
     "routes_accepted": {"type": "list", "elements": "str", "default": []},
+    "firewall": {"type": "dict", "default": {}},
     "systems": {"type": "list", "elements": "str", "default": ["debian 12", "debian 13", "ubuntu 24.04"]},
     "python_min": {"type": "str", "default": "3.11"},
     "engine_min": {"type": "str", "default": "20.10"},
@@ -206,11 +213,13 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
     host = read_host(engine_socket=options["engine_socket"])
+    firewall = options["firewall"]
     wanted = Wanted(
         networks={name: network["subnet"] for name, network in options["networks"].items()},
         containers=options["containers"],
         ports=options["ports"],
         routes_accepted=options["routes_accepted"],
+        firewall=Firewall(firewall["networks"], int(firewall["port"])) if firewall else None,
     )
     limits = Limits(
         systems=options["systems"],

@@ -54,6 +54,19 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class SshConnection:
+    """The SSH connection that this process came through.
+
+    Attributes:
+        client: the address that it comes from, as the host sees it.
+        port: the host's port that it uses.
+    """
+
+    client: str
+    port: int
+
+
+@dataclass(frozen=True)
 class Engine:
     """Docker, as far as this user may see it."""
 
@@ -84,6 +97,7 @@ class Host:
     engine: Engine
     routes: tuple[Route, ...]
     listeners: tuple[Listener, ...]
+    ssh: SshConnection | None = None  # None: Ansible did not come by SSH
 
 
 def read_host(root: Path = Path("/"), engine_socket: str = SOCKET) -> Host:
@@ -102,6 +116,7 @@ def read_host(root: Path = Path("/"), engine_socket: str = SOCKET) -> Host:
         engine=engine,
         routes=tuple(read_routes(root)),
         listeners=tuple(read_listeners(root)),
+        ssh=read_ssh(root, os.getpid()),
     )
 
 
@@ -172,6 +187,23 @@ def _processes(root: Path, inodes: set[str]) -> dict[str, str]:
         for link in held & wanted.keys():
             found.setdefault(wanted[link], _text(process / "comm").strip())
     return found
+
+
+def read_ssh(root: Path, process: int) -> SshConnection | None:
+    """The SSH connection that a process came through; None where there is none.
+
+    sudo keeps the variable SSH_CONNECTION from the process, but not from those above it.
+    """
+    seen: set[int] = set()
+    while process > 1 and process not in seen:
+        seen.add(process)
+        folder = root / "proc" / str(process)
+        found = re.search(r"(?:^|\0)SSH_CONNECTION=(\S+) \d+ \S+ (\d+)(?:\0|$)", _text(folder / "environ"))
+        if found:
+            return SshConnection(found[1].partition("%")[0], int(found[2]))
+        parent = re.search(r"^PPid:\s+(\d+)$", _text(folder / "status"), re.MULTILINE)
+        process = int(parent[1]) if parent else 0
+    return None
 
 
 # --- Docker --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,19 @@ _DOCKERS_OWN = ("bridge", "docker_gwbridge", "ingress")  # networks that Docker 
 
 
 @dataclass(frozen=True)
+class Firewall:
+    """What a firewall will let through to SSH.
+
+    Attributes:
+        networks: that may use SSH, IPv4 or IPv6.
+        port: that it lets them use.
+    """
+
+    networks: Collection[str]
+    port: int
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What the host shall carry.
 
@@ -23,12 +36,14 @@ class Wanted:
         containers: names of the containers that will be there; what they hold already is no clash.
         ports: TCP ports of the host that will be published.
         routes_accepted: subnets that a host route may share with one of the networks.
+        firewall: what the firewall will let through to SSH; None where it is not managed.
     """
 
     networks: Mapping[str, str]
     containers: Collection[str]
     ports: Collection[int]
     routes_accepted: Collection[str] = ()
+    firewall: Firewall | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,7 @@ def host_problems(host: Host, wanted: Wanted, limits: Limits) -> list[Problem]:
         *_network_problems(host, wanted),
         *_route_problems(host, wanted),
         *_port_problems(host, wanted),
+        *_ssh_problems(host, wanted),
     ]
 
 
@@ -185,4 +201,27 @@ def _port_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
             None,
             f"is in use by {holder}",
             f"{stop}; or choose other ports in preflight_ports and Traefik's",
+        )
+
+
+def _ssh_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """A firewall that would cut the connection that turns it on."""
+    if wanted.firewall is None or host.ssh is None:
+        return
+    client = ipaddress.ip_address(host.ssh.client)
+    client = getattr(client, "ipv4_mapped", None) or client
+    if not any(client in ipaddress.ip_network(network, strict=False) for network in wanted.firewall.networks):
+        listed = ", ".join(wanted.firewall.networks) or "none"
+        yield Problem(
+            "firewall_ssh_networks",
+            None,
+            f"the firewall would lock you out: this connection comes from {client}, and SSH is allowed from {listed}",
+            f"add {client} to firewall_ssh_networks; or connect from one of those networks, by WireGuard for example",
+        )
+    if host.ssh.port != wanted.firewall.port:
+        yield Problem(
+            "firewall_ssh_port",
+            str(wanted.firewall.port),
+            f"the firewall would lock you out: this connection uses port {host.ssh.port}",
+            f"set firewall_ssh_port: {host.ssh.port}",
         )

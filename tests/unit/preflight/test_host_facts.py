@@ -19,11 +19,13 @@ from ansible.module_utils.host_facts import (
     Listener,
     Network,
     Route,
+    SshConnection,
     read_engine,
     read_host,
     read_listeners,
     read_memory,
     read_routes,
+    read_ssh,
     read_system,
 )
 
@@ -232,3 +234,19 @@ def test_whole_host(root: Path, no_commands: Path) -> None:
     assert (host.system, host.systemd, host.python) == ("ubuntu 24.04", False, tuple(sys.version_info[:3]))
     assert host.disk_path == str(root)
     assert host.disk_free_bytes == pytest.approx(os.statvfs(root).f_bavail * os.statvfs(root).f_frsize, rel=0.1)
+
+
+def test_the_ssh_connection_is_found_above_sudo(tmp_path: Path) -> None:
+    processes = {
+        900: (700, "PATH=/usr/bin\0SUDO_USER=operator\0"),
+        700: (600, "HOME=/home/operator\0"),
+        600: (1, "SHELL=/bin/sh\0SSH_CONNECTION=fe80::7%eth0 50222 fe80::1%eth0 2222\0HOME=/root\0"),
+    }
+    for process, (parent, environment) in processes.items():
+        folder = tmp_path / "proc" / str(process)
+        folder.mkdir(parents=True)
+        (folder / "status").write_text(f"Name:\tsh\nPPid:\t{parent}\nTracerPid:\t0\n")
+        (folder / "environ").write_text(environment)
+    assert read_ssh(tmp_path, 900) == SshConnection("fe80::7", 2222)
+    (tmp_path / "proc/600/environ").write_text("OLD_SSH_CONNECTION=10.0.0.1 1 10.0.0.2 22\0")
+    assert read_ssh(tmp_path, 900) is None

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible.module_utils.host_facts import Engine, Host, Listener, Network, Route
-from ansible.module_utils.host_rules import GB, Limits, Wanted, host_problems, version
+from ansible.module_utils.host_facts import Engine, Host, Listener, Network, Route, SshConnection
+from ansible.module_utils.host_rules import GB, Firewall, Limits, Wanted, host_problems, version
 
 NETWORKS = {"traefik-public": "172.29.0.0/16", "openadr-internal": "192.168.240.0/24"}
 WANTED = Wanted(networks=NETWORKS, containers=["traefik", "openadr-vtn"], ports=[80, 443])
@@ -141,6 +141,35 @@ def test_host_is_refused(host: Host, message: str, fix: str) -> None:
 def test_accepted_route() -> None:
     host = replace(BARE, routes=(Route("192.168.0.0/16", "wg0"),))
     assert host_problems(host, replace(WANTED, routes_accepted=["192.168.0.0/16"]), LIMITS) == []
+
+
+FIREWALL = replace(WANTED, firewall=Firewall(["10.0.0.0/8", "2001:db8:1::/48", "203.0.113.7"], 22))
+
+
+@pytest.mark.parametrize("client", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::5", "203.0.113.7"])
+def test_a_firewall_that_leaves_ansibles_way_in_open_is_accepted(client: str) -> None:
+    assert host_problems(replace(BARE, ssh=SshConnection(client, 22)), FIREWALL, LIMITS) == []
+
+
+@pytest.mark.parametrize("client", ["203.0.113.8", "2001:db8:2::5"])
+def test_a_firewall_that_would_lock_the_operator_out_is_refused(client: str) -> None:
+    host = replace(BARE, ssh=SshConnection(client, 22))
+    (found,) = host_problems(host, FIREWALL, LIMITS)
+    assert f"would lock you out: this connection comes from {client}" in str(found)
+    assert f"add {client} to firewall_ssh_networks" in found.fix
+    assert host_problems(host, WANTED, LIMITS) == []
+
+
+def test_a_firewall_that_opens_another_port_than_ssh_uses_is_refused() -> None:
+    (found,) = host_problems(replace(BARE, ssh=SshConnection("10.1.2.3", 2222)), FIREWALL, LIMITS)
+    assert str(found).startswith(
+        "firewall_ssh_port = 22: the firewall would lock you out: this connection uses port 2222"
+    )
+    assert found.fix == "set firewall_ssh_port: 2222"
+
+
+def test_without_ssh_nobody_is_locked_out() -> None:
+    assert host_problems(BARE, FIREWALL, LIMITS) == []
 
 
 def test_all_problems_come_at_once() -> None:

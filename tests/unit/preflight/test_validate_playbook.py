@@ -142,6 +142,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"topology_overrides": "grafana"},
         ['topology_overrides = "grafana"', "is not a mapping", "playbooks/vars/topology.yml"],
     ),
+    "network that UFW would not take": (
+        {"firewall_ssh_networks": ["203.0.113.300"]},
+        ['firewall_ssh_networks.0 = "203.0.113.300"', "is no network", "203.0.113.7"],
+    ),
+    "WireGuard peer with the server's address": (
+        {"wireguard_peers": {"alice": {"address": "10.8.0.1"}}},
+        ['wireguard_peers.alice.address = "10.8.0.1"', "is used by the server", "such as 10.8.0.2"],
+    ),
     "burned password": (
         {"vault_redis_password": "Grafana"},
         ["vault_redis_password", "is burned", "ansible-playbook playbooks/secrets.yml -i "],
