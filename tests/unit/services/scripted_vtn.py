@@ -3,16 +3,45 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
-from openleadr import messaging
+from openleadr import messaging, objects
 
+from cariflex.openadr.signals import SIGNALS
 from cariflex.service import listen
 from tests.unit.services.openadr_support import PATH, VEN, free_port
 
+START = datetime(2027, 1, 1, tzinfo=UTC)
 OK = {"response_code": 200, "response_description": "OK", "request_id": "r"}
+
+
+def event(signal: str, value: float, **different: Any) -> objects.Event:
+    """An event of three hours for the VEN, as a VTN sends it; `value` is on the wire."""
+    known = SIGNALS[signal]
+    intervals = [objects.Interval(dtstart=START, duration=timedelta(hours=1), signal_payload=value) for _ in range(3)]
+    return objects.Event(
+        event_descriptor=objects.EventDescriptor(
+            event_id=different.get("event_id", f"{signal}:{VEN}"),
+            modification_number=0,
+            market_context="http://market",
+            event_status=different.get("status", "far"),
+            created_date_time=START,
+        ),
+        event_signals=[
+            objects.EventSignal(
+                intervals=intervals,
+                signal_name=signal,
+                signal_type=known.type,
+                signal_id="s",
+                measurement=known.measurement(),
+            )
+        ],
+        targets=[objects.Target(ven_id=VEN)],
+        active_period=objects.ActivePeriod(dtstart=START, duration=timedelta(hours=3)),
+        response_required="always",
+    )
 
 
 @dataclass

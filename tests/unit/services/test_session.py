@@ -12,10 +12,13 @@ from aiohttp import ClientSession, ClientTimeout, web
 from openleadr import OpenADRClient
 
 from cariflex.service import listen
+from cariflex.ven.inbox import Inbox
+from cariflex.ven.outbox import Outbox
 from tests.unit.services.openadr_support import (
     PATH,
     VEN,
     FakeFlexMeasures,
+    HastySession,
     MemoryStore,
     RunningVtn,
     eventually,
@@ -26,6 +29,7 @@ from tests.unit.services.openadr_support import (
     running_vtn,
     vtn_settings,
 )
+from tests.unit.services.scripted_vtn import event, scripted_vtn
 
 
 @asynccontextmanager
@@ -243,3 +247,18 @@ async def test_a_vtn_that_answers_nonsense_is_survived(tmp_path: Path) -> None:
         await eventually(lambda: nonsense.count >= 5)  # type: ignore[attr-defined]
         assert ven.session.seconds_since_poll is None
         await runner.cleanup()
+
+
+async def test_an_event_id_that_looks_like_a_number_is_answered_as_it_was_sent(tmp_path: Path) -> None:
+    """openleadr's parser makes 7 of `007` and 1.1 of `1.10`; the VTN would not know these."""
+    outbox = Outbox(tmp_path)
+    async with scripted_vtn() as vtn:
+        events = [event("LOAD_CONTROL", 0.5, event_id=event_id) for event_id in ("007", "1.10")]
+        vtn.polls.append(("oadrDistributeEvent", {"request_id": "r", "events": events}))
+        task = asyncio.create_task(HastySession(VEN, vtn.url, Inbox(outbox, {})).run())
+        await eventually(lambda: len(vtn.of("oadrCreatedEvent")) == 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        answers = [xml for kind, _, xml in vtn.got if kind == "oadrCreatedEvent"]
+    assert "<ei:eventID>007<" in answers[0]
+    assert "<ei:eventID>1.10<" in answers[1]

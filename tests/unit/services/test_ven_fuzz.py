@@ -4,14 +4,14 @@ import asyncio
 import copy
 import json
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openleadr import messaging, objects
+from openleadr import messaging
 from openleadr.messaging import etree
 
 from cariflex.openadr.signals import SIGNALS
@@ -24,9 +24,8 @@ from cariflex.ven.reports import BACKLOG, MOST_REQUESTS, Reports
 from cariflex.ven.session import Session, SessionError
 from cariflex.ven.settings import ReportedResource
 from tests.unit.services.openadr_support import DESTINATIONS, VEN, free_port
-from tests.unit.services.scripted_vtn import OK
+from tests.unit.services.scripted_vtn import OK, START, event
 
-START = datetime(2027, 1, 1, tzinfo=UTC)
 ODD = [
     *(
         "",
@@ -47,32 +46,6 @@ ODD = [
     *("LOAD_CONTROL", "LOAD_DISPATCH", "price", "setpoint", "x-loadControlSetpoint", "x-loadControlLevelOffset", "k"),
     *("TELEMETRY_USAGE", "a:power", "é\u202e\U0001f4a5", "x" * 5000, "always", "never", "1", "-1", "../../etc"),
 ]
-
-
-def event(signal: str, value: float, **different: Any) -> objects.Event:
-    known = SIGNALS[signal]
-    intervals = [objects.Interval(dtstart=START, duration=timedelta(hours=1), signal_payload=value) for _ in range(3)]
-    return objects.Event(
-        event_descriptor=objects.EventDescriptor(
-            event_id=f"{signal}:{VEN}",
-            modification_number=0,
-            market_context="http://market",
-            event_status=different.get("status", "far"),
-            created_date_time=START,
-        ),
-        event_signals=[
-            objects.EventSignal(
-                intervals=intervals,
-                signal_name=signal,
-                signal_type=known.type,
-                signal_id="s",
-                measurement=known.measurement(),
-            )
-        ],
-        targets=[objects.Target(ven_id=VEN)],
-        active_period=objects.ActivePeriod(dtstart=START, duration=timedelta(hours=3)),
-        response_required="always",
-    )
 
 
 def _messages() -> list[bytes]:

@@ -78,6 +78,7 @@ class VtnClient(OpenADRClient):  # type: ignore[misc] # openleadr has no types
             if self._signatures and self._tls:
                 self._signatures.verify(tree, self._tls.vtn_fingerprint)
             kind, payload = parse_message(content)
+            _keep_ids(kind, payload, tree)
         except (MessageError, SignatureError) as error:
             return self._failed(f"the VTN's answer is not acceptable: {error}")
         except etree.XMLSyntaxError as error:
@@ -112,3 +113,15 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
         return await answer.content.readexactly(MAX_ANSWER_BYTES + 1)
     except asyncio.IncompleteReadError as end:
         return end.partial
+
+
+def _keep_ids(kind: str, payload: dict[str, Any], tree: Any) -> None:
+    """Ids as they were sent: openleadr turns one that looks like a number into one, `007` into 7."""
+    if kind == "oadrDistributeEvent":
+        described = tree.iterfind(".//{*}eventDescriptor/{*}eventID")
+        for event, sent in zip(payload.get("events", []), described, strict=True):
+            event["event_descriptor"]["event_id"] = sent.text
+    elif kind in ("oadrCreateReport", "oadrRegisteredReport"):
+        requested = tree.iterfind(".//{*}oadrReportRequest/{*}reportRequestID")
+        for request, sent in zip(payload.get("report_requests") or [], requested, strict=True):
+            request["report_request_id"] = sent.text
