@@ -80,6 +80,13 @@ def test_a_mistake_in_the_vtns_file_is_named(settings_file: Path, change: tuple[
         (("ENERGY_PRICE", "ENERGY_PRIZE"), "unknown signal ENERGY_PRIZE"),
         (("sensor: 84", "sensor: eighty"), "signals.ENERGY_PRICE.sensor"),
         (("http://192", "192"), "vtn_url"),
+        (("ven_name:", "timezone: Mars/Base\nven_name:"), "timezone: is no known timezone"),
+        (
+            ("ven_name:", "opt_out: [{reason: night, from: 22:00, to: '23:00'}]\nven_name:"),
+            "opt_out.0.from: is not a time",
+        ),
+        (("ven_name:", "opt_out: [{reason: all}]\nven_name:"), "opt_out.0: would refuse every event"),
+        (("ven_name:", "resources: {a: {min_kw: 1, max_kw: 1}}\nven_name:"), "resources.a: min_kw is not below max_kw"),
     ],
 )
 def test_a_mistake_in_the_vens_file_is_named(settings_file: Path, change: tuple[str, str], said: str) -> None:
