@@ -55,6 +55,11 @@ def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]
         "postgres_docker_available": False,
         "flexmeasures_docker_available": False,
         "_traefik_certificate_is_due": False,
+        # nothing of this machine, nor of the inventory
+        "openadr_stack_path": str(folder / "opt"),
+        "openadr_ca_file": str(folder / "vault_openadr.yml"),
+        "openadr_ca_encrypted": False,
+        "openadr_vault_password_file": "",
         "grafana_dashboards_path": str(ROOT / "files/grafana/dashboards"),
         "_flexmeasures_plugin_path": str(ROOT / "files/services/src/cariflex"),
         **variables,
