@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.support.playbook import ROOT, Run, play
+from tests.support.services import python
 
 PASSWORD = "a password of this test"
 LOCAL, NORTH = "Cariflex-VEN-001", "North"
@@ -168,15 +171,17 @@ def test_an_authority_that_is_lost_is_not_replaced_silently(environment: Environ
     assert "the authority that signed them is missing" in " ".join(refused.output.split())
 
 
-def test_the_authoritys_key_is_not_written_unencrypted(environment: Environment) -> None:
+def test_the_authoritys_key_is_not_written_unencrypted(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
     refused = play(
         *("-i", environment.folder / "inventory", "playbooks/ven_certificates.yml", "--tags", "issue"),
         *("-e", f"ven={NORTH}"),
         timeout=110,
-        ANSIBLE_VAULT_PASSWORD_FILE="",
     )
     assert refused.status != 0
-    assert "ANSIBLE_VAULT_PASSWORD_FILE is not set" in refused.output
+    assert "ANSIBLE_VAULT_PASSWORD_FILE is not set" in " ".join(refused.output.split())
     assert not (environment.variables / "vault_openadr.yml").exists()
 
 
@@ -215,6 +220,15 @@ class Deployment:
             (self.stack / "secrets" / name).write_text(value)
         return made
 
+    def accepted(self, service: str, text: str) -> None:
+        """The service itself accepts its settings."""
+        path = self.environment.folder / f"{service}.yml"
+        path.write_text(text)
+        program = f"import sys; from cariflex.{service}.main import cli; sys.argv = ['x', 'check']; cli()"
+        environment = os.environ | {"CARIFLEX_CONFIG": str(path), "PYTHONPATH": str(ROOT / "files/services/src")}
+        done = subprocess.run([python(), "-c", program], env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
 
 @pytest.fixture
 def deployment(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Deployment:
@@ -252,6 +266,9 @@ def test_the_deployment_gives_both_sides_certificates_and_keeps_them(deployment:
     client = yaml.safe_load(made["files"]["conf/ven.yml"])
     assert client["tls"]["vtn_fingerprint"] == fingerprint(vtn)
     assert client["vtn_url"].startswith("https://192.168.240.10:8080/")
+
+    for service in ("vtn", "ven"):
+        deployment.accepted(service, made["files"][f"conf/{service}.yml"])
 
     assert deployment.run() == made
 
