@@ -32,6 +32,7 @@ class Signatures:
     def __init__(self, replay_seconds: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._window = timedelta(seconds=replay_seconds)
         self._clock = clock
+        self._verifier = XMLVerifier()  # one for all: it reads its schemas at its first use
         self._used: dict[tuple[str, str], datetime] = {}  # in the order in which they may be forgotten
 
     def verify(self, message: Any, fingerprint: str) -> None:
@@ -46,7 +47,7 @@ class Signatures:
         """
         pem = _certificate(message, fingerprint)
         try:
-            results = XMLVerifier().verify(message, x509_cert=pem, expect_config=_EXPECTED)
+            results = self._verifier.verify(message, x509_cert=pem, expect_config=_EXPECTED)
         except (SignXMLException, etree.LxmlError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise SignatureError("the signature is not valid") from error
         signed: list[Any] = [result.signed_xml for result in results] if isinstance(results, list) else []
