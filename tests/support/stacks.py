@@ -57,7 +57,7 @@ def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]
         "_traefik_certificate_is_due": False,
         # nothing of this machine, nor of the inventory
         "openadr_stack_path": str(folder / "opt"),
-        "openadr_ca_file": str(folder / "vault_openadr.yml"),
+        "openadr_ca_file": str(folder / "openadr_vault.yml"),
         "openadr_ca_encrypted": False,
         "openadr_vault_password_file": "",
         "grafana_dashboards_path": str(ROOT / "files/grafana/dashboards"),

@@ -102,7 +102,7 @@ def test_a_ven_gets_a_certificate_once(environment: Environment) -> None:
 
     assert [entry["fingerprint"] for entry in environment.registered()] == [fingerprint(certificate)]
     assert fingerprint(certificate) in issued.output
-    files = [*(environment.handover / NORTH).iterdir(), environment.variables / "vault_openadr.yml"]
+    files = [*(environment.handover / NORTH).iterdir(), environment.variables / "openadr_vault.yml"]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
     encrypted = files[-1].read_text().startswith("$ANSIBLE_VAULT;")
     assert encrypted == (environment.name == "prod")
@@ -164,7 +164,7 @@ def test_a_wrong_name_is_refused(environment: Environment, arguments: tuple[str,
 
 def test_an_authority_that_is_lost_is_not_replaced_silently(environment: Environment) -> None:
     assert environment.run("--tags", "issue", "-e", f"ven={NORTH}").status == 0
-    (environment.variables / "vault_openadr.yml").unlink()
+    (environment.variables / "openadr_vault.yml").unlink()
     refused = environment.run("--tags", "renew", "-e", f"ven={NORTH}")
     assert refused.status != 0
     assert "the authority that signed them is missing" in " ".join(refused.output.split())
@@ -181,7 +181,7 @@ def test_the_authoritys_key_is_not_written_unencrypted(
     )
     assert refused.status != 0
     assert "ANSIBLE_VAULT_PASSWORD_FILE is not set" in " ".join(refused.output.split())
-    assert not (environment.variables / "vault_openadr.yml").exists()
+    assert not (environment.variables / "openadr_vault.yml").exists()
 
 
 # --- the deployment --------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_certificates_that_end_soon_are_damaged_or_of_another_authority_are_repl
     assert {fingerprint(vtn), fingerprint(ven)}.isdisjoint(map(fingerprint, certificates(made)))
     assert all(c.not_valid_after_utc > datetime.now(UTC) + timedelta(days=300) for c in certificates(made))
 
-    (deployment.environment.variables / "vault_openadr.yml").unlink()
+    (deployment.environment.variables / "openadr_vault.yml").unlink()
     (deployment.stack / "secrets/openadr_vtn_certificate").write_text("nonsense")
     other = deployment.run()
     authority = x509.load_pem_x509_certificate(other["secrets"]["openadr_ca"].encode())
@@ -308,4 +308,4 @@ def test_without_tls_nothing_is_made(deployment: Deployment) -> None:
     assert not any(name.startswith(("openadr_vtn", "openadr_ven", "openadr_ca")) for name in made["secrets"])
     assert "tls" not in yaml.safe_load(made["files"]["conf/vtn.yml"])
     assert yaml.safe_load(made["files"]["conf/ven.yml"])["vtn_url"].startswith("http://")
-    assert not (deployment.environment.variables / "vault_openadr.yml").exists()
+    assert not (deployment.environment.variables / "openadr_vault.yml").exists()
