@@ -67,6 +67,8 @@ def first_lines(ems: Ems, service: str, message: str) -> dict[str, float]:
 
 def latency(ems: Ems, events: int, poll: int, hour: datetime) -> None:
     """Prices created at moments that have nothing to do with the VEN's polls."""
+    # what was queued before FlexMeasures was there is tried again only after a pause, and goes first
+    until(lambda: outbox(ems)["waiting"] == 0, 180, "the outbox is empty")
     load = os.getloadavg()[0]
     for number in range(events):
         order(
