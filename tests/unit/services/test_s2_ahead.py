@@ -75,10 +75,11 @@ async def test_what_no_longer_comes_is_taken_back(tmp_path: Path) -> None:
     async with running_cem(tmp_path) as running, simulated(running.url, "ev_01") as (ev,):
         device = running.cem.devices["ev_01"]
         await eventually(lambda: device.power_kw == 22)
-        running.event("cap", 50, start=600, seconds=60)
+        begins = int(time.time()) + 600.5  # the same second in both versions
+        running.event("cap", 50, start=begins - time.time(), seconds=60)
         await eventually(lambda: len(ev._waiting) == 2)
         first = [order.id for order in device.ahead]
-        running.event("cap", 25, start=600, seconds=60, number=1)
+        running.event("cap", 25, start=begins - time.time(), seconds=60, number=1)
         await eventually(lambda: [o.power_kw for o in device.ahead] == [5.5, 22] and len(ev._waiting) == 2)
         assert device.ahead[1].id == first[1]  # its end is as it was
         running.event("cap", 0, number=2, cancelled=True)
