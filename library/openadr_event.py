@@ -62,7 +62,9 @@ options:
         type: float
         required: true
   targets:
-    description: VEN ids, or V(all) for every VEN of the VTN. Required for O(state=present).
+    description:
+      - VEN ids and V(group:<name>), or V(all) for every VEN of the VTN. Required for O(state=present).
+      - A group stands for the VENs that are in it when the task runs.
     type: list
     elements: str
   priority:

@@ -198,6 +198,13 @@ def _moment(value: object) -> Fault | None:
     return None
 
 
+_group = _matching(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
+    "is no name of a group",
+    "use up to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+)
+
+
 def _signal(value: object) -> Fault | None:
     if value in SIGNALS:
         return None
@@ -257,7 +264,7 @@ def _schema(units_allowed: Collection[str]) -> Record:
                     "path": _path,
                     "api_port": _integer(1, 65535),
                     "poll_seconds": _integer(1, 3600),
-                    "vens": Each(Record({"registration_id": _name}), name=_name),
+                    "vens": Each(Record({"registration_id": _name}, optional={"groups": Many(_group)}), name=_name),
                     "signals": Each(_name, name=_signal),
                 },
                 optional={"opt_out": Many(_opt_out)},

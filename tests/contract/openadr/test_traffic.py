@@ -21,7 +21,9 @@ from tests.unit.services.openadr_support import (
     price_body,
     running_ven,
     running_vtn,
+    vtn_settings,
 )
+from tests.unit.services.test_vtn_opts_reports import create_opt, say, stock_ven
 
 OADR = "{http://openadr.org/oadr-2.0b/2012/07}"
 SCHEMA = etree.XMLSchema(etree.parse(str(Path(openleadr.__file__).parent / "schema" / "oadr_20b.xsd")))
@@ -94,6 +96,25 @@ async def test_all_traffic_is_valid_in_both_directions(tmp_path: Path) -> None:
         "oadrResponse",
         "oadrRequestReregistration",
     }
+
+
+async def test_opts_and_reports_are_valid_in_both_directions() -> None:
+    async with running_vtn(settings=vtn_settings(reports={"TELEMETRY_USAGE": "PT1S"})) as vtn:
+        ven = await stock_ven(vtn)
+        await ven.run()
+        try:
+            await eventually(lambda: vtn.store.data)
+        finally:
+            await ven.stop()
+        await say(vtn, create_opt())
+        await say(vtn, create_opt(opt_type="optIn"))
+        await say(vtn, create_message("oadrCancelOpt", request_id="r", opt_id="opt-1", ven_id=VEN))
+        sent = {kind_of(request) for request, _ in vtn.exchanges}
+        answered = {kind_of(response) for _, response in vtn.exchanges if response}
+    reports = {"oadrRegisterReport", "oadrCreatedReport", "oadrUpdateReport"}
+    assert sent >= {"oadrCreateOpt", "oadrCancelOpt", *reports}
+    opts = {"oadrCreatedOpt", "oadrCanceledOpt"}
+    assert answered >= {"oadrRegisteredReport", "oadrUpdatedReport", "oadrResponse", *opts}
 
 
 def test_the_schema_really_refuses() -> None:

@@ -58,7 +58,7 @@ async def test_many_processes_migrate_at_once_and_again(postgres: Postgres, data
     for store in stores:
         await store.close()
     with create_engine(url(postgres, database)).connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0002"]
         assert connection.execute(text("SELECT count(*) FROM ven")).scalar_one() == 3
 
 

@@ -146,6 +146,14 @@ def test_signal_that_openadr_does_not_have(topology: dict[str, Any]) -> None:
     assert found.fix == "did you mean ENERGY_PRICE?"
 
 
+def test_groups_of_a_ven_are_a_list_of_names(topology: dict[str, Any]) -> None:
+    path = "openadr/vens/Cariflex-VEN-001/groups"
+    assert topology_problems(changed(topology, path, ["north", "sea-side"])) == []
+    for wrong, variable in (("north", "groups"), (["group:north"], "groups.0")):
+        (found,) = topology_problems(changed(topology, path, wrong))
+        assert found.variable == f"topology.openadr.vens.Cariflex-VEN-001.{variable}"
+
+
 def test_missing_section_is_named(topology: dict[str, Any]) -> None:
     del topology["openadr"]["vens"]
     (found,) = topology_problems(topology)

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import ClientSession, web
 from pydantic import SecretStr
 
+from cariflex.openadr.incoming import SentReport
 from cariflex.openadr.tls import server_context
 from cariflex.service import listen
 from cariflex.ven import session as session_module
@@ -27,8 +28,17 @@ from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Opt
 from cariflex.vtn.protocol import Vtn
+from cariflex.vtn.reports import MOST_OPTS, KeptOpt, KeptPoint, Reported, ValueQuery, WantedReport
 from cariflex.vtn.settings import VtnSettings
-from cariflex.vtn.store import Decide, Registration, Snapshot, StoreError
+from cariflex.vtn.store import (
+    Decide,
+    RefusedError,
+    Registration,
+    Snapshot,
+    StoreError,
+    refuse_many_points,
+    refuse_other_opt,
+)
 
 # For processes that tests start: where the services' sources are.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "files/services/src")}
@@ -49,7 +59,11 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.history: dict[str, list[Event]] = {}
+        self.past: set[str] = set()  # events that a real store has moved out of its live tables
         self.registrations: dict[str, Registration] = {}
+        self.kept_opts: dict[tuple[str, str], tuple[KeptOpt, datetime]] = {}
+        self.points: dict[tuple[str, str, str], KeptPoint] = {}
+        self.data: dict[tuple[str, str, str], dict[datetime, Reported]] = {}
         self.broken = False
         self._changed = asyncio.Event()
 
@@ -112,6 +126,92 @@ class MemoryStore:
     async def versions(self, event_id: str) -> list[Event]:
         self._check()
         return self.history.get(event_id, [])
+
+    async def keep_opt(self, opt: KeptOpt, ends_at: datetime, answer: Opt | None = None) -> bool:
+        self._check()
+        key = (opt.ven_id, opt.schedule.opt_id)
+        if key in self.kept_opts:
+            refuse_other_opt(self.kept_opts[key][0], opt)
+            return False
+        if sum(ven_id == opt.ven_id for ven_id, _ in self.kept_opts) >= MOST_OPTS:
+            raise RefusedError(f"the VTN keeps {MOST_OPTS} opts of a VEN, and has them")
+        self.kept_opts[key] = opt, ends_at
+        if opt.event_id is not None and answer is not None:
+            await self.answer(opt.event_id, opt.ven_id, answer)
+        return True
+
+    async def cancel_opt(self, ven_id: str, opt_id: str, now: datetime) -> bool:
+        self._check()
+        if (ven_id, opt_id) not in self.kept_opts:
+            return False
+        opt, ends_at = self.kept_opts[ven_id, opt_id]
+        self.kept_opts[ven_id, opt_id] = replace(opt, cancelled_at=opt.cancelled_at or now), ends_at
+        return True
+
+    async def opts(self, limit: int, ven_id: str | None = None) -> list[KeptOpt]:
+        self._check()
+        found = [opt for opt, _ in self.kept_opts.values() if ven_id in (None, opt.ven_id)]
+        return sorted(found, key=lambda opt: opt.received_at, reverse=True)[:limit]
+
+    async def register_reports(self, ven_id: str, wanted: Sequence[WantedReport], now: datetime) -> None:
+        self._check()
+        refuse_many_points(wanted)
+        self.points |= {k: replace(p, offered=False) for k, p in self.points.items() if k[0] == ven_id}
+        for report in wanted:
+            for point in report.offered.points:
+                self.points[ven_id, report.request_id, point.r_id] = KeptPoint(
+                    ven_id, report.offered.name, report.offered.specifier_id, point, report.granularity, True, now
+                )
+
+    async def keep_reports(self, ven_id: str, sent: Sequence[SentReport]) -> int:
+        self._check()
+        new: dict[tuple[tuple[str, str, str], datetime], Reported] = {}
+        for report in sent:
+            for datum in report.data:
+                key = (ven_id, report.request_id, datum.r_id)
+                kept = self.points.get(key)
+                if kept is None or not kept.offered:
+                    raise RefusedError(f"rID {datum.r_id!r} of report request {report.request_id!r} was not asked for")
+                value = None if datum.value is None else datum.value * kept.point.factor
+                names = (ven_id, kept.report_name, kept.point.resource_id, kept.point.unit)
+                new[key, datum.start] = Reported(*names, replace(datum, value=value))
+        for (key, start), value_of in new.items():
+            self.data.setdefault(key, {})[start] = value_of
+        return len(new)
+
+    async def report_points(self) -> list[KeptPoint]:
+        self._check()
+        return [
+            replace(p, last_value_at=max(self.data.get(k, {}), default=None)) for k, p in sorted(self.points.items())
+        ]
+
+    async def reported(self, query: ValueQuery) -> list[Reported]:
+        self._check()
+        found = [
+            each
+            for of in self.data.values()
+            for each in of.values()
+            if query.ven_id in (None, each.ven_id)
+            and query.resource_id in (None, each.resource_id)
+            and query.report_name in (None, each.report_name)
+            and (query.start is None or each.datum.start >= query.start)
+            and (query.end is None or each.datum.start < query.end)
+        ]
+        return sorted(found, key=lambda each: each.datum.start)[-query.limit :]
+
+    async def prune(self, events_before: datetime, reports_before: datetime, most_values: int) -> int:
+        self._check()
+        self.kept_opts = {k: kept for k, kept in self.kept_opts.items() if kept[1] >= reports_before}
+        for ven_id in {key[0] for key in self.data}:
+            starts = sorted((s for k, of in self.data.items() if k[0] == ven_id for s in of), reverse=True)
+            last_over = starts[most_values] if len(starts) > most_values else None
+            for key in [key for key in self.data if key[0] == ven_id]:
+                kept = {s: r for s, r in self.data[key].items() if s >= reports_before}
+                self.data[key] = {s: r for s, r in kept.items() if last_over is None or s > last_over}
+        self.points = {k: p for k, p in self.points.items() if p.offered or self.data.get(k)}
+        before = len(self.past)
+        self.past |= {i for i, versions in self.history.items() if versions[-1].end < events_before}
+        return len(self.past) - before
 
     def _check(self) -> None:
         if self.broken:

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from cariflex.service import Health, health_routes
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import EVENT_ID_PATTERN, ConflictError, Event, EventRequest, accepted, cancelled, requested
 from cariflex.vtn.openapi import document
+from cariflex.vtn.reports import ValueQuery
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import Decide, Store, StoreError
 
@@ -26,6 +27,8 @@ CHANGES = Counter("cariflex_vtn_event_changes_total", "Events created, modified 
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_LISTED = 1000
+MAX_VALUES = 10_000
+MAX_NAME = 200
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,18 +52,18 @@ class Api:
                 web.delete("/api/v1/events/{event_id}", self._delete_event),
                 web.post("/api/v1/events/{event_id}/preview", self._preview_event),
                 web.get("/api/v1/vens", self._get_vens),
+                web.get("/api/v1/opts", self._get_opts),
+                web.get("/api/v1/reports", self._get_reports),
+                web.get("/api/v1/reports/values", self._get_values),
             ]
         )
 
     async def _get_openapi(self, _request: web.Request) -> web.Response:
-        return web.json_response(document(sorted(self._settings.vens)))
+        return web.json_response(document(sorted(self._settings.vens), sorted(self._settings.groups)))
 
     async def _get_events(self, request: web.Request) -> web.Response:
-        limit = request.query.get("limit", "100")
-        if not re.fullmatch(r"[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LISTED:
-            raise InputError([Problem("limit", limit, "is not a number of events", f"Give 1 to {MAX_LISTED}.")])
-        now = self._board.clock()
-        return web.json_response({"events": [event.as_dict(now) for event in await self._store.events(int(limit))]})
+        limit, now = _limit(request, MAX_LISTED), self._board.clock()
+        return web.json_response({"events": [event.as_dict(now) for event in await self._store.events(limit)]})
 
     async def _get_event(self, request: web.Request) -> web.Response:
         event_id = _event_id(request)
@@ -103,7 +106,7 @@ class Api:
         past_start = timedelta(minutes=self._settings.past_start_minutes)
 
         def decide(current: Event | None, live: Sequence[Event]) -> Event:
-            wanted = requested(event_id, asked, current, self._settings.vens, now)
+            wanted = requested(event_id, asked, current, self._settings.vens, now, self._settings.groups)
             return accepted(wanted, current, live, self._settings.vtn_id, now, past_start)
 
         return decide
@@ -150,6 +153,24 @@ class Api:
             )
         return web.json_response({"vens": vens})
 
+    async def _get_opts(self, request: web.Request) -> web.Response:
+        opts = await self._store.opts(_limit(request, MAX_LISTED), _name(request, "ven_id"))
+        return web.json_response({"opts": [opt.as_dict() for opt in opts]})
+
+    async def _get_reports(self, _request: web.Request) -> web.Response:
+        return web.json_response({"points": [point.as_dict() for point in await self._store.report_points()]})
+
+    async def _get_values(self, request: web.Request) -> web.Response:
+        query = ValueQuery(
+            ven_id=_name(request, "ven_id"),
+            resource_id=_name(request, "resource_id"),
+            report_name=_name(request, "report_name"),
+            start=_moment(request, "start"),
+            end=_moment(request, "end"),
+            limit=_limit(request, MAX_VALUES),
+        )
+        return web.json_response({"values": [value.as_dict() for value in await self._store.reported(query)]})
+
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the token, and give every error the same form."""
@@ -194,6 +215,33 @@ def _unknown(event_id: str) -> web.HTTPException:
     return _Unknown(reason=f"There is no event {event_id}.")
 
 
+def _limit(request: web.Request, most: int) -> int:
+    limit = request.query.get("limit", "100")
+    if not re.fullmatch(r"[0-9]{1,5}", limit) or not 1 <= int(limit) <= most:
+        raise InputError([Problem("limit", limit, "is not how many to list", f"Give 1 to {most}.")])
+    return int(limit)
+
+
+def _name(request: web.Request, name: str) -> str | None:
+    text = request.query.get(name)
+    if text is not None and not (text.isprintable() and 0 < len(text) <= MAX_NAME):
+        raise InputError([Problem(name, text[:MAX_NAME], "is no name", f"Give 1 to {MAX_NAME} characters.")])
+    return text
+
+
+def _moment(request: web.Request, name: str) -> datetime | None:
+    if (text := request.query.get(name)) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    fix = "Give ISO 8601 with an offset, for example 2026-12-01T00:00:00-04:00; in an address, + is written %2B."
+    raise InputError([Problem(name, text[:MAX_NAME], "is not a time with an offset from UTC", fix)])
+
+
 def _event_id(request: web.Request) -> str:
     event_id = request.match_info["event_id"]
     if not re.fullmatch(EVENT_ID_PATTERN, event_id):
@@ -211,6 +259,7 @@ def _version(event: Event) -> dict[str, Any]:
         "end",
         "intervals",
         "targets",
+        "targets_asked",
         "priority",
         "test_event",
     )

@@ -6,6 +6,7 @@ Pure: nothing here touches the database, the network or the clock.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from openleadr import enums, objects
@@ -28,6 +29,7 @@ from cariflex.problems import InputError, Problem, problems_of
 Status = Literal["far", "active", "completed", "cancelled"]
 
 EVENT_ID_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,99}"
+GROUP = "group:"  # before the name of a group among targets; no id of a VEN has a colon
 MARKET_CONTEXT = "https://cariflex.digitribe.fr/openadr"
 LONGEST_EVENT = timedelta(days=31)
 
@@ -69,6 +71,7 @@ class Event:
     created_at: datetime
     modified_at: datetime
     withdrawn: frozenset[str] = frozenset()
+    asked: tuple[str, ...] = ()  # the targets as the operator named them, groups among them
     priority: int = 0
     test_event: bool = False
     cancelled: bool = False
@@ -120,6 +123,7 @@ class Event:
                 {"duration": format_duration(interval.duration), "value": interval.value} for interval in self.intervals
             ],
             "targets": sorted(self.targets),
+            "targets_asked": list(self.asked) or sorted(self.targets),
             "priority": self.priority,
             "test_event": self.test_event,
             "modification_number": self.modification_number,
@@ -156,9 +160,9 @@ class IntervalRequest(BaseModel):
 
 
 def _targets(value: object) -> str | list[str]:
-    if value == "all" or (isinstance(value, list) and value and all(isinstance(ven_id, str) for ven_id in value)):
+    if value == "all" or (isinstance(value, list) and value and all(isinstance(target, str) for target in value)):
         return value
-    raise ValueError('is neither "all" nor a list of VEN ids')
+    raise ValueError('is neither "all" nor a list of VEN ids and group:<name>')
 
 
 # One validator instead of a union of types, whose errors would name each branch.
@@ -188,7 +192,9 @@ class EventRequest(BaseModel):
         description="the intervals, one after the other from the start",
         examples=[[{"duration": "PT1H", "value": 120.0}]],
     )
-    targets: Targets = Field(description='a list of VEN ids, or "all"', examples=[["Cariflex-VEN-001"]])
+    targets: Targets = Field(
+        description='a list of VEN ids and group:<name>, or "all"', examples=[["Cariflex-VEN-001", "group:north"]]
+    )
     priority: int = Field(0, ge=0, le=255, description="a whole number, 0 for none, 1 for the highest", examples=[0])
     test_event: bool = Field(
         False, description="true for an event that VENs answer but do not act upon", examples=[False]
@@ -215,9 +221,16 @@ class EventRequest(BaseModel):
 
 
 def requested(
-    event_id: str, request: EventRequest, current: Event | None, vens: Collection[str], now: datetime
+    event_id: str,
+    request: EventRequest,
+    current: Event | None,
+    vens: Collection[str],
+    now: datetime,
+    groups: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Event:
     """Make the version that a request asks for, following on `current`, and check it against the domain.
+
+    Groups stand for the VENs that are in them now.
 
     Raises:
         InputError: unit, values, targets or times are not acceptable.
@@ -238,11 +251,16 @@ def requested(
                     f"Give {signal.minimum:g} to {signal.maximum:g} {signal.unit} ({signal.meaning}).",
                 )
             )
-    targets = frozenset(vens if request.targets == "all" else request.targets)
-    problems += [
-        Problem("targets", ven_id, "is not a VEN of this VTN", f'Choose from {", ".join(sorted(vens))}, or "all".')
-        for ven_id in sorted(targets.difference(vens))
-    ]
+    asked = ("all",) if request.targets == "all" else tuple(dict.fromkeys(request.targets))
+    known = {target: frozenset([target]) for target in vens}
+    known |= {f"{GROUP}{name}": frozenset(members) for name, members in groups.items()}
+    known["all"] = frozenset(vens)
+    choices = ", ".join([*sorted(vens), *sorted(f"{GROUP}{name}" for name in groups)])
+    for target in sorted({target for target in asked if target not in known or (target == "all" and len(asked) > 1)}):
+        kind = {True: "is not a group of this VTN", False: "is not a VEN of this VTN"}[target.startswith(GROUP)]
+        wrong = "stands alone, not in a list" if target == "all" else kind
+        problems.append(Problem("targets", target, wrong, f'Choose from {choices}, or "all".'))
+    targets = frozenset[str]().union(*(known.get(target, ()) for target in asked))
     if sum((interval.duration for interval in request.intervals), timedelta()) > LONGEST_EVENT:
         problems.append(Problem("intervals", len(request.intervals), "add up to more than 31 days", "Split the event."))
     if problems:
@@ -254,6 +272,7 @@ def requested(
         start=request.start,
         intervals=tuple(Interval(i.duration, i.value) for i in request.intervals),
         targets=targets,
+        asked=asked,
         withdrawn=frozenset() if current is None else (current.targets | current.withdrawn) - targets,
         priority=request.priority,
         test_event=request.test_event,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from datetime import timedelta
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -13,8 +14,9 @@ from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
 from cariflex.vtn.commands import events
 from cariflex.vtn.protocol import Vtn
+from cariflex.vtn.reports import MOST_VALUES
 from cariflex.vtn.settings import VtnSettings
-from cariflex.vtn.store import PostgresStore
+from cariflex.vtn.store import PostgresStore, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ HANDSHAKES_REFUSED = Counter(
     "cariflex_vtn_handshakes_refused_total", "Connections that ended before a message, by TLS' reason.", ["reason"]
 )
 TOKEN_LENGTH = 16  # characters at least
+PRUNE_SECONDS = 600.0
 
 
 async def serve(settings: VtnSettings) -> None:
@@ -57,6 +60,7 @@ async def serve(settings: VtnSettings) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(board.follow())
+            tasks.create_task(prune(settings, board, store))
             await board.loaded.wait()
             runners.append(await listen(Vtn(settings, board, store).app, settings.host, settings.port, tls))
     finally:
@@ -68,6 +72,20 @@ async def serve(settings: VtnSettings) -> None:
 def _handshake_refused(reason: str) -> None:
     HANDSHAKES_REFUSED.labels(reason).inc()
     log.warning("TLS handshake refused", extra={"reason": reason})
+
+
+async def prune(settings: VtnSettings, board: Board, store: Store) -> None:
+    """Keep the live tables small, for ever: a round when the store is there and every few minutes."""
+    await board.loaded.wait()
+    while True:
+        now = board.clock()
+        history, reports = (now - timedelta(days=days) for days in (settings.history_days, settings.report_days))
+        try:
+            while moved := await store.prune(history, reports, MOST_VALUES):
+                log.info("events moved to the history", extra={"events": moved})
+        except StoreError as error:
+            log.warning("the store could not be pruned", extra={"reason": str(error)})
+        await asyncio.sleep(PRUNE_SECONDS)
 
 
 def _observe(board: Board) -> None:

@@ -2,29 +2,26 @@
 
 from typing import Any
 
-from cariflex.vtn.events import EVENT_ID_PATTERN, EventRequest
+from cariflex.vtn.events import EVENT_ID_PATTERN, GROUP, EventRequest
 
 _JSON = "application/json"
 
 
-def document(ven_ids: list[str]) -> dict[str, Any]:
-    """The description; `ven_ids` become the choices of targets."""
+def document(ven_ids: list[str], groups: list[str]) -> dict[str, Any]:
+    """The description; `ven_ids` and `groups` become the choices of targets."""
     request = EventRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = request.pop("$defs")
     for form in request["properties"]["targets"]["anyOf"]:
         if form.get("type") == "array":
-            form["items"] = {"type": "string", "enum": ven_ids}
+            form["items"] = {"type": "string", "enum": [*ven_ids, *(f"{GROUP}{name}" for name in groups)]}
     event_id = {
         "name": "event_id",
         "in": "path",
         "required": True,
         "schema": {"type": "string", "pattern": f"^{EVENT_ID_PATTERN}$"},
     }
-    limit = {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
-    }
+    limit = _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
+    ven_id = _query("ven_id", _STRING)
     changed = _ref("Changed")
     put = {
         "summary": "Create or change an event (idempotent)",
@@ -57,6 +54,9 @@ def document(ven_ids: list[str]) -> dict[str, Any]:
             | {
                 "EventRequest": request,
                 "Event": {"type": "object", "description": "The current version, its status and the VENs' opts"},
+                "Opt": {"type": "object", "description": "An opt schedule: of periods, or of an event"},
+                "Point": {"type": "object", "description": "What a VEN reports: resource, quantity and unit"},
+                "Value": {"type": "object", "description": "A reported value in the unit of its point, or a status"},
                 "Changed": _object(changed={"type": "boolean"}, event=_ref("Event")),
                 "Problem": _object(field=_STRING, value={}, problem=_STRING, fix=_STRING),
                 "Errors": _object(errors={"type": "array", "items": _ref("Problem")}),
@@ -90,6 +90,34 @@ def document(ven_ids: list[str]) -> dict[str, Any]:
                     "responses": {"200": _answer("The VENs", {"type": "object"})} | _failures(401),
                 }
             },
+            "/api/v1/opts": {
+                "get": {
+                    "summary": "List the opt schedules of VENs, the latest first",
+                    "parameters": [ven_id, limit],
+                    "responses": {"200": _answer("The opt schedules", _list_of("opts", "Opt"))}
+                    | _failures(401, 422, 503),
+                }
+            },
+            "/api/v1/reports": {
+                "get": {
+                    "summary": "What VENs were asked to report",
+                    "responses": {"200": _answer("The points", _list_of("points", "Point"))} | _failures(401, 503),
+                }
+            },
+            "/api/v1/reports/values": {
+                "get": {
+                    "summary": "The latest reported values, in the order of their starts",
+                    "parameters": [
+                        ven_id,
+                        _query("resource_id", _STRING),
+                        _query("report_name", _STRING),
+                        _query("start", _MOMENT),
+                        _query("end", _MOMENT),
+                        _query("limit", limit["schema"] | {"maximum": 10000}),
+                    ],
+                    "responses": {"200": _answer("The values", _list_of("values", "Value"))} | _failures(401, 422, 503),
+                }
+            },
             "/health": {
                 "get": {
                     "summary": "Whether the VTN is ready",
@@ -109,6 +137,7 @@ def document(ven_ids: list[str]) -> dict[str, Any]:
 
 
 _STRING = {"type": "string"}
+_MOMENT = {"type": "string", "format": "date-time"}
 _FAILURES = {
     401: "The token is missing or wrong",
     404: "There is no such event",
@@ -125,6 +154,14 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _list_of(name: str, item: str) -> dict[str, Any]:
+    return _object(**{name: {"type": "array", "items": _ref(item)}})
 
 
 def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:

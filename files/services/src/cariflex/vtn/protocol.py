@@ -8,22 +8,24 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from openleadr import OpenADRServer, errors
 from openleadr.messaging import etree, validate_xml_schema
-from openleadr.service import VTNService
+from openleadr.service import OptService, VTNService, vtn_service
 from prometheus_client import Counter, Gauge
 
+from cariflex.openadr import incoming
 from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_body
 from cariflex.openadr.signatures import SignatureError, Signatures
 from cariflex.openadr.tls import Certificate, peer_certificate
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Opt, distribution, event_id_of
 from cariflex.vtn.polls import EmptyPolls
+from cariflex.vtn.reports import LATEST, KeptOpt, wanted
 from cariflex.vtn.settings import VtnSettings
-from cariflex.vtn.store import Registration, Store, StoreError
+from cariflex.vtn.store import RefusedError, Registration, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,15 @@ VEN_CERTIFICATE = Gauge(
 # The VEN whose certificate the connection has, and that certificate; None without TLS.
 _sender: ContextVar[tuple[str, Certificate] | None] = ContextVar("sender", default=None)
 
+REPORTED = Counter("cariflex_vtn_reported_values_total", "Values that VENs reported.", ["ven_id"])
+
+_Read = TypeVar("_Read")
+_Kept = TypeVar("_Kept")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Vtn:
-    """The four OpenADR services of one VTN. openleadr keeps settings on classes: one VTN per process."""
+    """The five OpenADR services of one VTN. openleadr keeps settings on classes: one VTN per process."""
 
     def __init__(self, settings: VtnSettings, board: Board, store: Store) -> None:
         self._settings = settings
@@ -71,6 +77,17 @@ class Vtn:
         # openleadr's own handler drops the modification number and breaks on VENs without events.
         server.services["event_service"].handlers["oadrCreatedEvent"] = self._created_event
         server.services["event_service"].handlers["oadrRequestEvent"] = self._request_event
+        # openleadr's own forgets requests on restart, makes new ones with every registration, and breaks on payloads
+        # that are no number. It serves no EiOpt.
+        server.services["report_service"].handlers |= {
+            "oadrRegisterReport": self._register_report,
+            "oadrCreatedReport": self._created_report,
+            "oadrUpdateReport": self._update_report,
+        }
+        opt_service = server.services["opt_service"] = OptService(settings.vtn_id)
+        opt_service.handlers = {"oadrCreateOpt": self._create_opt, "oadrCancelOpt": self._cancel_opt}
+        server.app.router.add_post(f"{settings.path}/EiOpt", opt_service.handler)
+        vtn_service.parse_message = incoming.parse
         for service in server.services.values():
             service.error_response = self._error
         # A partial as an attribute of a class is to become a method in a later Python, and would get `self` then.
@@ -153,12 +170,72 @@ class Vtn:
             raise errors.InvalidIdError("An event in this answer is not known.")
         return "oadrResponse", {}
 
+    async def _create_opt(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        ven_id = _speaker(message)
+        schedule = _read(incoming.opt_schedule, message)
+        event = self._qualified(schedule, ven_id)
+        ends = [period.start + period.duration for period in schedule.periods] + ([event.end] if event else [])
+        now = self._board.clock()
+        kept = KeptOpt(ven_id, schedule, now, event.event_id if event else None)
+        # What some resources do says nothing about the VEN as a whole, and what is said of an old version is no answer.
+        answers = event and not schedule.resources and schedule.modification_number == event.modification_number
+        answer = Opt(event.modification_number, schedule.opt_type, now) if event and answers else None
+        if await _kept(self._store.keep_opt(kept, max(ends), answer)):
+            log.info("opt schedule received", extra={"ven_id": ven_id, "opt_id": schedule.opt_id})
+            if event and answer:
+                self._answered(event, ven_id, answer)
+        return "oadrCreatedOpt", {"opt_id": schedule.opt_id}
+
+    def _qualified(self, schedule: incoming.OptSchedule, ven_id: str) -> Event | None:
+        """The event that an opt schedule is about, if it names one."""
+        if schedule.event_id is None:
+            return None
+        event = self._board.event(event_id_of(schedule.event_id, ven_id) or "")
+        if event is None or ven_id not in event.targets | event.withdrawn:
+            raise errors.InvalidIdError("The event that this opt names is not known.")
+        if (schedule.modification_number or 0) > event.modification_number:
+            raise errors.InvalidIdError("The event that this opt names has no such modification.")
+        return event
+
+    async def _cancel_opt(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        ven_id, opt_id = _speaker(message), _read(incoming.opt_id, message)
+        if not await _kept(self._store.cancel_opt(ven_id, opt_id, self._board.clock())):
+            raise errors.InvalidIdError("There is no such opt.")
+        log.info("opt schedule cancelled", extra={"ven_id": ven_id, "opt_id": opt_id})
+        return "oadrCanceledOpt", {"opt_id": opt_id}
+
+    async def _register_report(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Ask for what we want of what the VEN offers; the same requests again when it registers again."""
+        ven_id = _speaker(message)
+        reports = wanted(_read(incoming.offered_reports, message), self._settings.reports)
+        await _kept(self._store.register_reports(ven_id, reports, self._board.clock()))
+        requested = [report.request_id for report in reports]
+        log.info("reports registered", extra={"ven_id": ven_id, "requested": requested})
+        return "oadrRegisteredReport", {"report_requests": [report.on_the_wire() for report in reports]}
+
+    async def _created_report(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        log.info("reports confirmed", extra={"ven_id": _speaker(message)})
+        return "oadrResponse", {}
+
+    async def _update_report(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        ven_id = _speaker(message)
+        reports = _read(incoming.sent_reports, message)
+        now = self._board.clock()
+        first, last = now - timedelta(days=self._settings.report_days), now + LATEST
+        if any(not first <= datum.start <= last for report in reports for datum in report.data):
+            raise errors.InvalidDataError("A value lies too far in the past or in the future.")
+        REPORTED.labels(ven_id).inc(await _kept(self._store.keep_reports(ven_id, reports)))
+        return "oadrUpdatedReport", {}
+
     async def _opted(self, event: Event, ven_id: str, opt_type: Any) -> None:
         opt = Opt(event.modification_number, opt_type, self._board.clock())
         await _kept(self._store.answer(event.event_id, ven_id, opt))
+        self._answered(event, ven_id, opt)
+
+    def _answered(self, event: Event, ven_id: str, opt: Opt) -> None:
         self._board.answered(event.event_id, ven_id, opt)
-        OPTS.labels(ven_id, opt_type).inc()
-        log.info("event answered", extra=_trace(event, ven_id) | {"opt_type": opt_type})
+        OPTS.labels(ven_id, opt.opt_type).inc()
+        log.info("event answered", extra=_trace(event, ven_id) | {"opt_type": opt.opt_type})
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -234,10 +311,27 @@ def _certificate_of(ven_id: object) -> Certificate | None:
     return sender[1] if sender else None
 
 
-async def _kept(change: Awaitable[None]) -> None:
+def _speaker(message: Mapping[str, Any]) -> str:
+    """The VEN that a message names. Where the schema lets it be left out, openleadr has not looked the VEN up."""
+    ven_id = message.get("ven_id")
+    if not ven_id:
+        raise errors.InvalidIdError("The message has no venID.")
+    return str(ven_id)
+
+
+def _read(reader: Callable[[Any], _Read], message: Mapping[str, Any]) -> _Read:
+    try:
+        return reader(message["message"])
+    except MessageError as error:
+        raise errors.InvalidDataError(f"Not acceptable: {error}.") from error
+
+
+async def _kept(change: Awaitable[_Kept]) -> _Kept:
     """Make a change in the store; the VEN hears of a failure and comes again."""
     try:
-        await change
+        return await change
+    except RefusedError as error:
+        raise errors.InvalidIdError(f"Not acceptable: {error}.") from error
     except StoreError as error:
         log.error("a VEN's message could not be stored", extra={"reason": str(error)})
         raise errors.DeploymentError("The VTN's store cannot be reached; try again.") from error

@@ -1,14 +1,18 @@
 """Settings of the VTN."""
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from cariflex.durations import Duration
 from cariflex.openadr.tls import Fingerprint, Tls
 from cariflex.settings import Port, ServiceSettings
 
 # openleadr turns ids that look like numbers or booleans into those, so an id needs a letter and more.
 VenId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{1,63}$")]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_Granularity = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
 
 
 class Database(BaseModel):
@@ -36,6 +40,11 @@ class Ven(BaseModel):
         default=[],
         description="with TLS: the fingerprints of its certificates, two while it changes from one to the next",
         examples=[["0A:1B:2C:3D:4E:5F:60:71:82:93"]],
+    )
+    groups: tuple[GroupName, ...] = Field(
+        (),
+        description="the groups the VEN belongs to; an event for group:<name> goes to all in it",
+        examples=[["north"]],
     )
 
 
@@ -79,6 +88,24 @@ class VtnSettings(ServiceSettings):
                 if owner.setdefault(fingerprint, name) != name:
                     raise ValueError(f"gives the certificate {fingerprint} to both {owner[fingerprint]} and {name}")
         return value
+
+    reports: dict[Literal["TELEMETRY_USAGE", "TELEMETRY_STATUS"], _Granularity] = Field(
+        {"TELEMETRY_USAGE": timedelta(minutes=1), "TELEMETRY_STATUS": timedelta(minutes=1)},
+        description="the reports that VENs are asked for, each with its granularity of 1 second to 1 day",
+        examples=[{"TELEMETRY_USAGE": "PT1M"}],
+    )
+    history_days: int = Field(
+        7, ge=1, le=3650, description="the days after its end at which an event moves to the history", examples=[7]
+    )
+    report_days: int = Field(
+        30, ge=1, le=3650, description="the days for which reported values and opt schedules are kept", examples=[30]
+    )
+
+    @property
+    def groups(self) -> dict[str, frozenset[str]]:
+        """The VENs of each group."""
+        names = {name for ven in self.vens.values() for name in ven.groups}
+        return {name: frozenset(ven_id for ven_id, ven in self.vens.items() if name in ven.groups) for name in names}
 
     @field_validator("vtn_id")
     @classmethod
