@@ -23,7 +23,9 @@ from tests.unit.services.openadr_support import (
     running_vtn,
     vtn_settings,
 )
-from tests.unit.services.test_vtn_opts_reports import create_opt, say, stock_ven
+from tests.unit.services.test_vtn_opts_reports import create_opt, say, stock_templates, stock_ven
+
+__all__ = ["stock_templates"]
 
 OADR = "{http://openadr.org/oadr-2.0b/2012/07}"
 SCHEMA = etree.XMLSchema(etree.parse(str(Path(openleadr.__file__).parent / "schema" / "oadr_20b.xsd")))
@@ -98,7 +100,7 @@ async def test_all_traffic_is_valid_in_both_directions(tmp_path: Path) -> None:
     }
 
 
-async def test_opts_and_reports_are_valid_in_both_directions() -> None:
+async def test_opts_and_reports_are_valid_in_both_directions(stock_templates: None) -> None:
     async with running_vtn(settings=vtn_settings(reports={"TELEMETRY_USAGE": "PT1S"})) as vtn:
         ven = await stock_ven(vtn)
         await ven.run()

@@ -1,11 +1,12 @@
 """EiOpt, EiReport and groups: what VENs say of their availability and resources reaches the store, once and bounded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from openleadr import OpenADRClient, OpenADRServer, enums
+from jinja2 import PackageLoader
+from openleadr import OpenADRClient, OpenADRServer, enums, messaging
 from openleadr.messaging import create_message, parse_message
 
 from cariflex.openadr.incoming import opt_schedule, parse
@@ -22,6 +23,18 @@ from tests.unit.services.openadr_support import (
     vtn_settings,
 )
 from tests.unit.services.test_vtn_protocol import EVENT, WIRE_ID, ask, poll, put, register
+
+
+@pytest.fixture(autouse=True)
+def stock_templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Messages as a stock VEN makes them: ours, which may be in this process too, has a template of its own."""
+    monkeypatch.setattr(messaging.TEMPLATES, "loader", PackageLoader("openleadr", "templates"))
+    if messaging.TEMPLATES.cache is not None:
+        messaging.TEMPLATES.cache.clear()
+    yield
+    if messaging.TEMPLATES.cache is not None:
+        messaging.TEMPLATES.cache.clear()
+
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
