@@ -1,6 +1,7 @@
 """Stand-ins for PostgreSQL and FlexMeasures, and a VTN and a VEN over loopback, shared by the tests of the services."""
 
 import asyncio
+import json
 import os
 import socket
 import ssl
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,15 @@ DESTINATIONS = {
     "LOAD_CONTROL": Destination(86, "%", 900, 100.0),
     "SIMPLE": Destination(87, "dimensionless", 900, 0.0),
 }
+
+# As FlexMeasures 1.0 says it, before the code.
+REPLACEMENT = (
+    "Some of the data represents a replacement: existing values would be changed for the same sensor, source, event "
+    "timestamp and belief time. This is reserved for customized servers. If you are hosting FlexMeasures, you can "
+    "enable replacements by setting FLEXMEASURES_ALLOW_DATA_OVERWRITE=True in the configuration settings. "
+    "Alternatively, submit the data with a different prior, or check whether the same file was already uploaded with "
+    "different values."
+)
 
 
 class MemoryStore:
@@ -386,7 +397,8 @@ class FakeFlexMeasures:
         cell = {84: 3600}.get(sensor, 900)
         cells = {(sensor, start + n * cell, body["prior"]): value for n, value in enumerate(body["values"])}
         if any(self.beliefs.get(key, value) != value for key, value in cells.items()):
-            return web.json_response({"status": "INVALID_REPLACEMENT"}, status=403)
+            told = {"message": REPLACEMENT, "result": "Rejected", "status": "INVALID_REPLACEMENT"}
+            return web.json_response(told, status=403, dumps=partial(json.dumps, indent=2))
         self.beliefs |= cells
         self.posts.append((sensor, body))
         return web.json_response({"status": "PROCESSED"})

@@ -23,6 +23,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 LOOK_SECONDS = 5.0  # the CEM's process queues values too, and cannot wake this one
 ASIDE_PAUSE_SECONDS = 60.0  # between two attempts for a value that FlexMeasures refuses
 FAILURES_BEFORE_ASIDE = 10  # 5xx answers to one value, while FlexMeasures says it is well
+LONGEST_ANSWER = 4000  # characters that are looked at; FlexMeasures' codes come after its explanations
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=5)
 
 
@@ -71,7 +72,7 @@ class Sender:
             # Many failures of one value while FlexMeasures is well: it is the value.
             stubborn = status >= 500 and post.attempts + 1 >= FAILURES_BEFORE_ASIDE and await self._well(http)
             if status == 429 or (status >= 500 and not stubborn):
-                raise UnreachableError(f"FlexMeasures answered {status}: {text}", pause)
+                raise UnreachableError(f"FlexMeasures answered {status}: {text[:500]}", pause)
         except UnreachableError as error:
             self._failures += 1
             self.trouble = str(error)
@@ -89,7 +90,7 @@ class Sender:
             log.info(done, extra=ids | {"values": len(post.values), "start": _moment(post.start)})
             return
         FAILURES.labels("refused").inc()
-        problem = f"FlexMeasures answered {status}: {text}"
+        problem = f"FlexMeasures answered {status}: {text[:500]}"
         if "INVALID_REPLACEMENT" in text and post.attempts < 3:
             self._outbox.new_belief(post)
             self._outbox.again(post, FIRST_PAUSE_SECONDS, problem)
@@ -144,7 +145,7 @@ class Sender:
             async with http.post(url, json=body, headers=headers, allow_redirects=False) as answer:
                 after = answer.headers.get("Retry-After", "")
                 pause = float(after) if after.isascii() and after.isdigit() else None
-                text = (await answer.text(errors="replace"))[:500]
+                text = (await answer.text(errors="replace"))[:LONGEST_ANSWER]
                 if token and answer.status == 200:
                     text = str((await answer.json())["auth_token"])
                 return answer.status, text, pause
