@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from cariflex.fm_plugin.configuration import database_dsn
 QUEUES = ("forecasting", "scheduling")
 DEFAULT_MAX_QUEUE_SECONDS = 600
 _TIMEOUT_SECONDS = 2
+
+_log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 Config = Mapping[str, Any]
@@ -155,7 +158,9 @@ class _Run:
         except ProbeError as error:
             outcome = {"ok": False, "problem": str(error), **error.facts}
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the service is the answer
-            outcome = {"ok": False, "problem": _first_line(error)}
+            # strangers read the answer; clients' errors name hosts, addresses, users and databases
+            _log.warning("/health: %s: %s", self._thread.name, _first_line(error))
+            outcome = {"ok": False, "problem": "cannot be used: the server's log says why"}
         outcome["seconds"] = round(time.monotonic() - self._began, 3)
         self._outcome = outcome
 
