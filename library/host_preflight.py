@@ -10,8 +10,8 @@ DOCUMENTATION = r"""
 module: host_preflight
 short_description: Refuse a host that cannot carry the system, before anything on it is changed
 description:
-  - Reads memory, disk, operating system, Python, Docker, networks, routes and listening ports, and fails with every
-    problem at once; each says what is wrong and what to type.
+  - Reads memory, disk, operating system, Python, addresses, clock, Docker, networks, routes and listening ports, and
+    fails with every problem at once; each says what is wrong and what to type.
   - Returns what it read, so that roles need not ask the host again.
   - Needs Python's standard library only. The engine is asked through its socket; its client need not be installed.
   - What is missing is no problem (the C(docker) role installs it); what is there and too old is.
@@ -76,6 +76,27 @@ options:
     description: Socket of the Docker Engine.
     type: path
     default: /var/run/docker.sock
+  domains:
+    description: >-
+      Public names, each with what DNS says of it: a list of addresses, or of reasons why there are none. Every address
+      has to be one of this host.
+    type: dict
+    default: {}
+  public_addresses:
+    description: Addresses that the names have to lead to, where the host itself has others. Empty means the host's own.
+    type: list
+    elements: str
+    default: []
+  acme_server:
+    description: >-
+      Directory of the ACME server that will be asked. It has to be reachable before the first deployment, and the
+      host's clock is compared with its. Empty means neither.
+    type: str
+    default: ""
+  clock_max_seconds:
+    description: Most seconds between the two clocks.
+    type: float
+    default: 5
 attributes:
   check_mode:
     support: full
@@ -187,6 +208,10 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "disk_min_gb": {"type": "float", "default": 15},
     "disk_deployed_min_gb": {"type": "float", "default": 3},
     "engine_socket": {"type": "path", "default": "/var/run/docker.sock"},
+    "domains": {"type": "dict", "default": {}},
+    "public_addresses": {"type": "list", "elements": "str", "default": []},
+    "acme_server": {"type": "str", "default": ""},
+    "clock_max_seconds": {"type": "float", "default": 5},
 }
 
 
@@ -212,7 +237,7 @@ def main() -> None:
     """Look, judge, and say it."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
-    host = read_host(engine_socket=options["engine_socket"])
+    host = read_host(engine_socket=options["engine_socket"], reference_url=options["acme_server"])
     firewall = options["firewall"]
     wanted = Wanted(
         networks={name: network["subnet"] for name, network in options["networks"].items()},
@@ -220,6 +245,8 @@ def main() -> None:
         ports=options["ports"],
         routes_accepted=options["routes_accepted"],
         firewall=Firewall(firewall["networks"], int(firewall["port"])) if firewall else None,
+        domains=options["domains"],
+        public_addresses=options["public_addresses"],
     )
     limits = Limits(
         systems=options["systems"],
@@ -229,6 +256,7 @@ def main() -> None:
         memory_gb=options["memory_min_gb"],
         disk_gb=options["disk_min_gb"],
         disk_deployed_gb=options["disk_deployed_min_gb"],
+        clock_seconds=options["clock_max_seconds"],
     )
     problems = host_problems(host, wanted, limits)
     if problems:

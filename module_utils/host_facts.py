@@ -1,4 +1,5 @@
-"""What a host has: memory, disk, system, Docker, networks and listening ports. Reads only, standard library only.
+"""What a host has: memory, disk, system, addresses, clock, Docker, networks and listening ports. Reads only, standard
+library only.
 
 Everything comes from files below a root folder and from the engine's socket, so that a test can hand in both. Where
 something cannot be read, the value that means "none" stands in: rules judge, this module never fails.
@@ -13,10 +14,15 @@ import os
 import pwd
 import re
 import socket
+import ssl
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +73,15 @@ class SshConnection:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A server on the internet, and how far this host's clock is ahead of its."""
+
+    url: str
+    ahead_seconds: float = 0
+    error: str = ""  # why it could not be asked
+
+
+@dataclass(frozen=True)
 class Engine:
     """Docker, as far as this user may see it."""
 
@@ -98,10 +113,18 @@ class Host:
     routes: tuple[Route, ...]
     listeners: tuple[Listener, ...]
     ssh: SshConnection | None = None  # None: Ansible did not come by SSH
+    addresses: tuple[str, ...] = ()  # IPv4 and IPv6, without those that only the host or its link can reach
+    reference: Reference | None = None
 
 
-def read_host(root: Path = Path("/"), engine_socket: str = SOCKET) -> Host:
-    """Look at the host that this process runs on."""
+def read_host(root: Path = Path("/"), engine_socket: str = SOCKET, reference_url: str = "") -> Host:
+    """Look at the host that this process runs on.
+
+    Args:
+        root: folder below which the kernel's and the system's files are.
+        engine_socket: socket of the Docker Engine.
+        reference_url: HTTPS server whose clock is read; empty for none.
+    """
     engine = read_engine(engine_socket, root)
     disk_path = _existing(Path(engine.data_root))
     disk = os.statvfs(disk_path)
@@ -117,6 +140,8 @@ def read_host(root: Path = Path("/"), engine_socket: str = SOCKET) -> Host:
         routes=tuple(read_routes(root)),
         listeners=tuple(read_listeners(root)),
         ssh=read_ssh(root, os.getpid()),
+        addresses=tuple(read_addresses(root)),
+        reference=read_reference(reference_url) if reference_url else None,
     )
 
 
@@ -160,6 +185,43 @@ def read_routes(root: Path) -> Iterator[Route]:
             address = ipaddress.IPv4Address(destination.to_bytes(4, sys.byteorder))
             prefix = ipaddress.IPv4Address(mask.to_bytes(4, sys.byteorder))
             yield Route(str(ipaddress.IPv4Network(f"{address}/{prefix}", strict=False)), columns[0])
+
+
+def read_addresses(root: Path) -> Iterator[str]:
+    """The host's own IPv4 and IPv6 addresses, without loopback and link-local ones."""
+    local = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _text(root / "proc/net/fib_trie"))
+    local += [line.split()[0] for line in _text(root / "proc/net/if_inet6").splitlines()]
+    for text in dict.fromkeys(local):
+        address = ipaddress.ip_address(text if "." in text else bytes.fromhex(text))
+        if not address.is_loopback and not address.is_link_local:
+            yield str(address)
+
+
+def read_reference(url: str) -> Reference:
+    """Compare the clocks by the ``Date`` that a server answers with, which is exact to a second.
+
+    A host with a wrong clock takes every certificate for expired or not yet valid, so none is looked at: nothing but
+    the time is believed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    asked = time.time()
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT, context=context) as answer:  # noqa: S310 - the operator's address
+            date = answer.headers["Date"]
+    except urllib.error.HTTPError as error:  # an answer too
+        date = error.headers["Date"]
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Reference(url, error=str(getattr(error, "reason", error)))
+    answered = time.time()
+    try:
+        theirs = parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return Reference(url, error="answers without a date")
+    # its clock showed something from `theirs` to a second later, at some moment from `asked` to `answered`
+    least, most = asked - theirs - 1, answered - theirs
+    return Reference(url, ahead_seconds=least if least > 0 else min(most, 0))
 
 
 def read_listeners(root: Path) -> Iterator[Listener]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .host_facts import Host
 from .problem import Problem
 
 GB = 1_000_000_000
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _DOCKERS_OWN = ("bridge", "docker_gwbridge", "ingress")  # networks that Docker makes again by itself
 
 
@@ -37,6 +38,8 @@ class Wanted:
         ports: TCP ports of the host that will be published.
         routes_accepted: subnets that a host route may share with one of the networks.
         firewall: what the firewall will let through to SSH; None where it is not managed.
+        domains: public name -> what DNS says of it: addresses, and why there are none.
+        public_addresses: where those names shall lead; none stands for the host's own addresses.
     """
 
     networks: Mapping[str, str]
@@ -44,6 +47,8 @@ class Wanted:
     ports: Collection[int]
     routes_accepted: Collection[str] = ()
     firewall: Firewall | None = None
+    domains: Mapping[str, Collection[str]] = field(default_factory=dict)
+    public_addresses: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Limits:
     memory_gb: float
     disk_gb: float
     disk_deployed_gb: float
+    clock_seconds: float = 5
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -74,6 +80,8 @@ def host_problems(host: Host, wanted: Wanted, limits: Limits) -> list[Problem]:
         *_route_problems(host, wanted),
         *_port_problems(host, wanted),
         *_ssh_problems(host, wanted),
+        *_domain_problems(host, wanted),
+        *_reference_problems(host, wanted, limits),
     ]
 
 
@@ -95,6 +103,10 @@ def _system_problems(host: Host, limits: Limits) -> Iterator[Problem]:
         )
 
 
+def _is_deployed(host: Host, wanted: Wanted) -> bool:
+    return any(container in wanted.containers for container in host.engine.containers)
+
+
 def _size_problems(host: Host, wanted: Wanted, limits: Limits) -> Iterator[Problem]:
     if host.memory_bytes < limits.memory_gb * GB:
         yield Problem(
@@ -105,7 +117,7 @@ def _size_problems(host: Host, wanted: Wanted, limits: Limits) -> Iterator[Probl
         )
     # Before the first deployment the disk must have room for the images, the data and its growth; images that are there
     # already have had their room. Once deployed, data has rightly taken its part: only the room to work with counts.
-    deployed = any(container in wanted.containers for container in host.engine.containers)
+    deployed = _is_deployed(host, wanted)
     least = limits.disk_deployed_gb if deployed else limits.disk_gb
     room = host.disk_free_bytes + (0 if deployed else host.engine.images_bytes)
     if room < least * GB or host.disk_free_bytes < limits.disk_deployed_gb * GB:
@@ -224,4 +236,69 @@ def _ssh_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
             str(wanted.firewall.port),
             f"the firewall would lock you out: this connection uses port {host.ssh.port}",
             f"set firewall_ssh_port: {host.ssh.port}",
+        )
+
+
+# Both below would fail later as well: at the authority, which counts failures and then gives nothing for hours.
+
+
+def _domain_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    ours = {ipaddress.ip_address(text) for text in wanted.public_addresses or host.addresses}
+    listed = ", ".join(map(str, sorted(ours, key=lambda address: (address.version, address)))) or "none"
+    skip = "or, if you know better, set preflight_check_domains: false"
+    for name, answers in wanted.domains.items():
+        found, reasons = _addresses(answers)
+        if not found:
+            yield Problem(
+                f"domain {name}",
+                None,
+                f"has no address in DNS ({', '.join(reasons) or 'no record'}), so no authority gives it a certificate",
+                f"make an A record for it that leads to this host ({listed}); {skip}",
+            )
+        for address in found:
+            if address not in ours:
+                record = "A" if address.version == 4 else "AAAA"
+                yield Problem(
+                    f"domain {name}",
+                    str(address),
+                    f"DNS leads to an address that this host does not have ({listed}), so no authority gives it a"
+                    " certificate",
+                    f"correct the {record} record; or, if that address is handed on to this host, add it to"
+                    f" preflight_public_addresses; {skip}",
+                )
+
+
+def _addresses(answers: Collection[str]) -> tuple[list[_Address], list[str]]:
+    """What DNS answered, as addresses and as reasons for having none."""
+    found: list[_Address] = []
+    reasons: list[str] = []
+    for text in answers:
+        try:
+            found.append(ipaddress.ip_address(text))
+        except ValueError:
+            reasons.append(text)
+    return found, list(dict.fromkeys(reasons))
+
+
+def _reference_problems(host: Host, wanted: Wanted, limits: Limits) -> Iterator[Problem]:
+    reference = host.reference
+    if reference is None:
+        return
+    if reference.error:
+        # once there are certificates, an authority that is away for an hour is no reason not to deploy
+        if not _is_deployed(host, wanted):
+            yield Problem(
+                "ACME server",
+                reference.url,
+                f"cannot be reached from this host: {reference.error}",
+                "let the host out to it; or, if the proxy gets there on another way,"
+                " set preflight_check_acme_server: false",
+            )
+    elif abs(reference.ahead_seconds) > limits.clock_seconds:
+        ahead = reference.ahead_seconds
+        yield Problem(
+            "clock of the host",
+            f"{abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}",
+            f"is off by more than {limits.clock_seconds:g} s, by that of {reference.url} (preflight_clock_max_seconds)",
+            "timedatectl set-ntp true, and wait until timedatectl says that it is synchronized; or set it by hand",
         )

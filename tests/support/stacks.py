@@ -43,7 +43,7 @@ class Stack:
 
 
 def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]:
-    """Render the stacks of `inventories/<environment>`; `variables` win over all others.
+    """Render stacks of `inventories/<environment>`; `variables` win over all others.
 
     Raises:
         AssertionError: a template failed; with what Ansible says.
@@ -51,6 +51,7 @@ def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]
     given = {
         **SECRETS,
         "rendered_path": str(folder),
+        "rendered_roles": ["postgres", "redis", "flexmeasures", "openadr", "grafana", "traefik"],
         # what needs a host or an engine is left out
         "postgres_docker_available": False,
         "flexmeasures_docker_available": False,

@@ -161,6 +161,11 @@ def test_certificates_come_from_where_the_environment_says(stacks: dict[str, Sta
     assert expected in acme
 
 
+def test_only_web_is_published(stacks: dict[str, Stack]) -> None:
+    published = {name: service["ports"] for name, service in services(stacks).items() if "ports" in service}
+    assert published == {"traefik": ["80:80", "443:443"]}
+
+
 def test_plain_http_is_redirected(stacks: dict[str, Stack]) -> None:
     web = yaml.safe_load(stacks["traefik"].files["conf/traefik.yml"])["entryPoints"]["web"]
     assert web["http"]["redirections"]["entryPoint"] == {"to": "websecure", "scheme": "https", "permanent": True}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import os
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from ansible.module_utils.host_facts import (
     Network,
     Route,
     SshConnection,
+    read_addresses,
     read_engine,
     read_host,
     read_listeners,
     read_memory,
+    read_reference,
     read_routes,
     read_ssh,
     read_system,
@@ -35,6 +39,28 @@ ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	
 eth0	00000000	0100A8C0	0003	0	0	0	00000000	0	0	0
 eth0	0000A8C0	00000000	0001	0	0	0	0000FFFF	0	0	0
 wg0	00001DAC	00000000	0000	0	0	0	0000FFFF	0	0	0
+"""
+FIB_TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 198.51.100.0/24 2 0 2
+        |-- 198.51.100.0
+           /24 link UNICAST
+        |-- 198.51.100.4
+           /32 host LOCAL
+        |-- 198.51.100.255
+           /32 link BROADCAST
+     |-- 127.0.0.1
+        /32 host LOCAL
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 198.51.100.4
+        /32 host LOCAL
+"""
+IF_INET6 = """00000000000000000000000000000001 01 80 10 80       lo
+20010db8000000000000000000000004 02 40 00 80     eth0
+fe80000000000000021a2bfffe3c4d5e 02 40 20 80     eth0
 """
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 TCP = (
@@ -57,6 +83,8 @@ def root(tmp_path: Path) -> Path:
         "proc/net/route": ROUTES,
         "proc/net/tcp": TCP,
         "proc/net/tcp6": TCP6,
+        "proc/net/fib_trie": FIB_TRIE,
+        "proc/net/if_inet6": IF_INET6,
         "proc/77/comm": "nginx\n",
     }
     for name, content in files.items():
@@ -81,10 +109,49 @@ def test_listeners_with_their_process(root: Path) -> None:
     assert list(read_listeners(root)) == [Listener(80, "nginx"), Listener(443, "")]
 
 
+def test_addresses_that_others_can_reach(root: Path) -> None:
+    assert list(read_addresses(root)) == ["198.51.100.4", "2001:db8::4"]
+
+
+class Dated(BaseHTTPRequestHandler):
+    """A server with a clock of its own."""
+
+    date: str | None = None
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response_only(self.status)
+        if self.date is not None:
+            self.send_header("Date", self.date)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(("status", "theirs"), [(200, 0), (200, -60), (503, 60)])
+def test_clock_is_compared_with_that_of_a_server(status: int, theirs: int) -> None:
+    date = email.utils.formatdate(time.time() + theirs, usegmt=True)
+    handler = type("Handler", (Dated,), {"date": date, "status": status})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        compared = read_reference(f"http://127.0.0.1:{server.server_port}/")
+    assert not compared.error
+    assert compared.ahead_seconds == pytest.approx(-theirs, abs=1.5)
+
+
+def test_clock_cannot_be_compared(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Dated) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert read_reference(url).error == "answers without a date"
+    assert "refused" in read_reference(url).error
+
+
 def test_empty_host_is_no_error(tmp_path: Path) -> None:
     assert read_system(tmp_path) == "unknown"
     assert read_memory(tmp_path) == 0
-    assert list(read_routes(tmp_path)) == list(read_listeners(tmp_path)) == []
+    assert list(read_routes(tmp_path)) == list(read_listeners(tmp_path)) == list(read_addresses(tmp_path)) == []
 
 
 # --- Docker --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible.module_utils.host_facts import Engine, Host, Listener, Network, Route, SshConnection
+from ansible.module_utils.host_facts import Engine, Host, Listener, Network, Reference, Route, SshConnection
 from ansible.module_utils.host_rules import GB, Firewall, Limits, Wanted, host_problems, version
 
 NETWORKS = {"traefik-public": "172.29.0.0/16", "openadr-internal": "192.168.240.0/24"}
@@ -136,6 +136,70 @@ def test_host_is_refused(host: Host, message: str, fix: str) -> None:
     (found,) = host_problems(host, WANTED, LIMITS)
     assert message in str(found)
     assert fix in found.fix
+
+
+NAME = "ems.example.org"
+AT = "https://acme.example/directory"
+ADDRESSED = replace(BARE, addresses=("10.0.0.4", "198.51.100.4", "2001:db8::4"))
+
+
+def named(*answers: str, **changes: Any) -> Wanted:
+    return replace(WANTED, domains={NAME: answers}, **changes)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        named("198.51.100.4"),
+        named("198.51.100.4", "2001:db8:0::4"),
+        named("198.51.100.4", "NXDOMAIN"),  # of AAAA records
+        named("203.0.113.9", public_addresses=["203.0.113.9"]),
+    ],
+)
+def test_domain_that_leads_here(wanted: Wanted) -> None:
+    assert host_problems(ADDRESSED, wanted, LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message", "fix"),
+    [
+        (
+            named("203.0.113.9"),
+            "domain ems.example.org = 203.0.113.9: DNS leads to an address that this host does not have"
+            " (10.0.0.4, 198.51.100.4, 2001:db8::4)",
+            "correct the A record; or, if that address is handed on to this host, add it to preflight_public_addresses",
+        ),
+        # an authority prefers IPv6
+        (named("198.51.100.4", "2001:db8::9"), "= 2001:db8::9: DNS leads to an address", "correct the AAAA record"),
+        (named(), "has no address in DNS (no record)", "make an A record for it that leads to this host (10.0.0.4"),
+        (named("NXDOMAIN", "NXDOMAIN"), "has no address in DNS (NXDOMAIN)", "preflight_check_domains: false"),
+        # the router's address is given, so that of the inside will not do
+        (named("10.0.0.4", public_addresses=["203.0.113.9"]), "does not have (203.0.113.9)", "correct the A record"),
+    ],
+)
+def test_domain_that_does_not_lead_here(wanted: Wanted, message: str, fix: str) -> None:
+    (found,) = host_problems(ADDRESSED, wanted, LIMITS)
+    assert message in str(found)
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize("ahead", [0, 4.9, -5])
+def test_clock_that_is_right(ahead: float) -> None:
+    assert host_problems(replace(BARE, reference=Reference(AT, ahead)), WANTED, LIMITS) == []
+
+
+@pytest.mark.parametrize(("ahead", "shown"), [(7.3, "7 s ahead"), (-3600, "3600 s behind")])
+def test_clock_that_is_off(ahead: float, shown: str) -> None:
+    (found,) = host_problems(replace(BARE, reference=Reference(AT, ahead)), WANTED, LIMITS)
+    assert f"clock of the host = {shown}: is off by more than 5 s, by that of {AT}" in str(found)
+    assert "timedatectl set-ntp true" in found.fix
+
+
+def test_unreachable_authority_is_refused_before_the_first_deployment_only() -> None:
+    silent = Reference(AT, error="timed out")
+    (found,) = host_problems(replace(BARE, reference=silent), WANTED, LIMITS)
+    assert f"ACME server = {AT}: cannot be reached from this host: timed out" in str(found)
+    assert host_problems(replace(RUNNING, reference=silent), WANTED, LIMITS) == []
 
 
 def test_accepted_route() -> None:
