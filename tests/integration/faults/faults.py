@@ -39,6 +39,16 @@ class Hand:
         """Of a container's first process."""
         return docker("inspect", "--format", "{{.State.Pid}}", self._ems.container(service)).strip()
 
+    def processes(self, service: str) -> list[str]:
+        """Process ids of what a container was started for and of its children, without those of health checks."""
+        lines = docker("top", self._ems.container(service), "-eo", "pid,ppid").splitlines()[1:]
+        parents = dict(line.split()[:2] for line in lines)
+        first = self.pid(service)
+        found = [first]
+        for process in found:
+            found += [child for child, parent in parents.items() if parent == process]
+        return found
+
     def cem(self) -> str:
         """Process id of the CEM."""
         lines = docker("top", self._ems.container("openadr-ven"), "-eo", "pid,args").splitlines()
@@ -83,28 +93,14 @@ def kill(_ems: Ems, hand: Hand, component: str) -> None:
 
 
 def freeze(ems: Ems, hand: Hand, component: str) -> None:
-    """It neither does nor answers anything for a minute, and its connections stay open."""
-    if component == "S2 CEM":
-        process = hand.cem()
-        hand.of("kill", "-STOP", process)
-        time.sleep(FREEZE_SECONDS)
-        hand.of("kill", "-CONT", process)
-    else:
-        pause(ems.container(COMPONENTS[component]))
-        time.sleep(FREEZE_SECONDS)
-        docker("unpause", ems.container(COMPONENTS[component]))
+    """It neither does nor answers anything for a minute, and its connections stay open.
 
-
-def pause(container: str) -> None:
-    """Stop all its processes; while one of them starts another, as health checks do, the engine may fail to."""
-    for attempt in range(5):
-        try:
-            docker("pause", container)
-            return
-        except AssertionError:
-            if attempt == 4:
-                raise
-            time.sleep(1)
+    By signals: the engine's own `pause` fails now and then while a health check starts, and so does its `unpause`.
+    """
+    processes = [hand.cem()] if component == "S2 CEM" else hand.processes(COMPONENTS[component])
+    hand.of("kill", "-STOP", *processes)
+    time.sleep(FREEZE_SECONDS)
+    hand.of("kill", "-CONT", *processes)
 
 
 def restart(ems: Ems, _hand: Hand, component: str) -> None:
