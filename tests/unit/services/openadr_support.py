@@ -473,8 +473,8 @@ async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any
         return value
 
 
-def next_hour(hours: int = 1) -> datetime:
-    """A full hour in the future."""
+def next_hour(hours: int = 3) -> datetime:
+    """A full hour in the future: so far that it does not come while the tests run."""
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=hours)
 
 
