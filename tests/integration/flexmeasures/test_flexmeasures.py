@@ -376,6 +376,20 @@ def test_an_observation_that_is_wrong_is_named_and_nothing_is_stored(
     assert stack.sql("SELECT count(*) FROM ems.s2_status WHERE resource = 'new'") == [["0"]]
 
 
+@pytest.mark.parametrize("factor", ["-0.01", "1.01", "'NaN'", "'Infinity'"])
+def test_the_database_itself_refuses_a_factor_that_is_none(stack: Stack, factor: str) -> None:
+    """Whoever writes to the table, and however."""
+    with pytest.raises(AssertionError, match="s2_instruction_factor_check"):
+        stack.sql(
+            "INSERT INTO ems.s2_instruction (instruction_id, resource, execution_time, power_kw, factor, mode, reason,"
+            " event_ids, status, changed_at)"
+            " VALUES (gen_random_uuid(), 'x', now(), 0, FACTOR, 'charge', 'own', '{}', 'SENT', now())".replace(
+                "FACTOR", factor
+            )
+        )
+    assert stack.sql("SELECT count(*) FROM ems.s2_instruction WHERE resource = 'x'") == [["0"]]
+
+
 def test_only_the_named_user_may_report(stack: Stack, topology: dict[str, Any], passwords: dict[str, str]) -> None:
     assert topology
     assert observe(stack, passwords, STATE, email=OPERATOR).status_code == 403

@@ -117,16 +117,42 @@ async def test_a_cem_restarted_during_a_cap_and_a_device_gone_meanwhile(tmp_path
         await eventually(lambda: ev.machine.storage.power_kw == 22)
 
 
-async def test_a_device_whose_clock_is_ahead_does_not_teach_a_wrong_own_will(tmp_path: Path) -> None:
+async def test_a_device_whose_clock_is_ahead_does_not_begin_a_cap_too_early(tmp_path: Path) -> None:
+    """It is told to go on, is not taken to do so by its own will, and is capped when the time has come."""
+    moved = [0.0]  # how far the CEM's clock is ahead of ours
+    async with (
+        running_cem(tmp_path, lambda: time.time() + moved[0]) as running,
+        simulated(running.url, "ev_01") as (ev,),
+    ):
+        device = running.cem.devices["ev_01"]
+        await eventually(lambda: device.power_kw == 22)
+        running.event("cap", 50, start=1000, seconds=600)
+        await eventually(lambda: [order.status for order in device.ahead] == ["ACCEPTED", "ACCEPTED"])
+        begins = device.ahead[0].at
+        moved[0] = 994.0
+        ev.machine.storage.set_power(11)  # 6 s too early, and without a word about the instruction
+        await ev._say(ev._actuator_status())
+        back = await eventually(lambda: device.order if device.order and device.order.power_kw == 22 else None)
+        assert (back.at < begins, back.limit_kw) == (True, None)
+        moved[0] = 1001.0
+        capped = await eventually(lambda: device.order if device.order and device.order.power_kw == 11 else None)
+        assert (capped.at >= begins, capped.limit_kw) == (True, 11)
+        running.event("cap", 0, number=1, cancelled=True)
+        await eventually(lambda: device.order and (device.order.power_kw, device.order.reason) == (22, "own"))
+
+
+async def test_what_a_device_does_long_before_a_cap_is_its_own_will(tmp_path: Path) -> None:
     async with running_cem(tmp_path) as running, simulated(running.url, "ev_01") as (ev,):
         device = running.cem.devices["ev_01"]
         await eventually(lambda: device.power_kw == 22)
-        running.event("cap", 50, start=6, seconds=60)
+        running.event("cap", 50, start=600, seconds=60)
         await eventually(lambda: len(device.ahead) == 2)
-        ev.machine.storage.set_power(11)  # some seconds too early, and without a word about the instruction
+        ev.machine.storage.set_power(11)  # what the cap will allow, by chance
+        await ev._say(ev._actuator_status())
         await eventually(lambda: device.power_kw == 11)
         running.event("cap", 0, number=1, cancelled=True)
-        await eventually(lambda: ev.machine.storage.power_kw == 22)
+        await eventually(lambda: not ev._waiting)
+        assert ev.machine.storage.power_kw == device.power_kw == 11
 
 
 async def test_an_ev_that_has_left_refuses_and_is_capped_when_it_comes_back(tmp_path: Path) -> None:
