@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from cariflex.s2.device import Order
@@ -38,7 +37,7 @@ class Memory:
         Raises:
             OutboxError: it could not be stored.
         """
-        rows = [(device, json.dumps([asdict(one) for one in told])) for device, told in orders.items()]
+        rows = [(device, json.dumps([vars(one) for one in told])) for device, told in orders.items()]
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO orders VALUES (?, ?)", rows)
