@@ -14,8 +14,9 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import Gauge
 
-from cariflex.s2.device import Device, Order
+from cariflex.s2.device import SETTLE_SECONDS, Device, Order
 from cariflex.s2.door import HEARTBEAT_SECONDS, Door
+from cariflex.s2.excess import Excess
 from cariflex.s2.mapping import Range
 from cariflex.s2.memory import Memory
 from cariflex.s2.program import OWN_WILL, Aim, Signals, Site, ahead, aims_at
@@ -37,6 +38,7 @@ AWAY = Gauge("cariflex_s2_device_away_seconds", "How long a device has been away
 POWER = Gauge("cariflex_s2_power_kw", "Power of a device, + is consumption; NaN when not known.", ["device"])
 LEVEL = Gauge("cariflex_s2_stored_kwh", "Energy in a device's storage.", ["device"])
 LIMIT = Gauge("cariflex_s2_limit_kw", "Upper limit of a device; NaN without one.", ["device"])
+ABOVE = Gauge("cariflex_s2_above_limit", "1 while a device goes on measuring more than its limit, else 0.", ["device"])
 NAN = float("nan")
 STATE_SECONDS = 60.0  # how often a device's state is kept when nothing happens
 
@@ -77,6 +79,7 @@ class Cem:
         self._told: dict[str, Any] = {}  # by device: the state that was reported last
         self._kept: dict[str, tuple[Any, float]] = {}  # by device: what was kept of its state last, and when
         self._queued_to: dict[str, int] = {}
+        self._excess = {name: Excess(SETTLE_SECONDS) for name in settings.resources}
         self._alive = monotonic()
         self._trouble: dict[str, str] = {}  # by what could not be stored
         EXPECTED.set(len(self.devices))
@@ -242,6 +245,7 @@ class Cem:
                     await device.door.close("a message was left unanswered")
                 await self._control(device)
                 self._observe(device)
+                self._look_at_limit(device)
                 self.queue_energy(device)
             self._save()
             self._observe_all()
@@ -275,6 +279,16 @@ class Cem:
             f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
         ):
             self._told[name] = state
+
+    def _look_at_limit(self, device: Device) -> None:
+        """A device that does not do what its limit asks is told of once, until it does."""
+        excess, measured, limit = self._excess[device.name], device.measured(), self._limit(device.name)
+        before = excess.is_lasting
+        excess.look(measured, limit, self._clock())
+        ABOVE.labels(device.name).set(excess.is_lasting)
+        if excess.is_lasting and not before and measured:
+            found = {"resource": device.name, "power_kw": measured[0], "limit_kw": limit}
+            log.warning("device above its limit", extra=found | {"event_ids": self._aims[device.name].events})
 
     def _observe_all(self) -> None:
         """Keep for FlexMeasures' database what became of instructions, and states: once a minute, or at a change."""

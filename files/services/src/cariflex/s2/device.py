@@ -506,9 +506,13 @@ class Device:
 
     def present_kw(self) -> float | None:
         """Its power: measured, where that is recent, else what its actuator says."""
-        if self.door is not None and self._measured and self._clock() - self._measured[1] <= MEASURED_SECONDS:
-            return self._measured[0]
-        return self.power_kw
+        measured = self.measured()
+        return measured[0] if measured else self.power_kw
+
+    def measured(self) -> tuple[float, float] | None:
+        """Its last measurement in kW and when that came, seconds since 1970; None where there is no recent one."""
+        recent = self.door is not None and self._measured and self._clock() - self._measured[1] <= MEASURED_SECONDS
+        return self._measured if recent else None
 
 
 def _is(order: Order, step: Step) -> bool:
