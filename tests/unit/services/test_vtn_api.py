@@ -114,6 +114,7 @@ async def test_the_description_has_every_route_and_only_those() -> None:
         assert described == {
             ("get", "/health"),
             ("get", "/metrics"),
+            ("get", "/api/v1/watch"),
             ("get", "/api/v1/vens"),
             ("get", "/api/v1/opts"),
             ("get", "/api/v1/reports"),
@@ -130,8 +131,8 @@ async def test_the_description_has_every_route_and_only_those() -> None:
 
 
 async def _status(vtn: Any, method: str, path: str) -> tuple[int, Any]:
-    if path == "/metrics":
-        return 200, None  # text, see test_metrics
+    if path in ("/metrics", "/api/v1/watch"):
+        return 200, None  # no JSON: see test_metrics and test_vtn_watch.py
     status, answer = await vtn.api(method.upper(), path)
     return status, answer
 

@@ -77,13 +77,25 @@ async def test_watching_shows_each_change_once_and_ends_with_the_event(terminal:
 
     async with running_vtn(settings=terminal.settings) as vtn:
         await terminal("put", "price-1", str(terminal.body))
-        (status, printed, _), _ = await asyncio.gather(terminal("watch", "--seconds", "0.1", "price-1"), change(vtn))
+        (status, printed, _), _ = await asyncio.gather(terminal("watch", "price-1"), change(vtn))
         assert status == 0
         assert [line.split("  ", 1)[1] for line in printed.splitlines()] == [
             f"price-1  version 0  far  {VEN} -",
             f"price-1  version 1  cancelled  {VEN} -",
             f"price-1  version 1  cancelled  {VEN} optIn",
         ]
+
+
+async def test_targets_of_the_command_line_go_before_those_of_the_file(terminal: Terminal) -> None:
+    async with running_vtn(settings=terminal.settings) as vtn:
+        terminal.body.write_text(json.dumps(BODY | {"targets": ["nobody"]}))
+        assert (await terminal("put", "--target", "all", "price-1", str(terminal.body)))[0] == 0
+        assert vtn.store.history["price-1"][-1].targets == terminal.settings.vens.keys()
+        status, _, told = await terminal("put", "--target", VEN, "--target", "group:x", "price-1", str(terminal.body))
+        assert (status, "group" in told) == (1, True)
+        terminal.body.write_text("no JSON")
+        status, _, told = await terminal("put", "--target", "all", "price-1", str(terminal.body))
+        assert (status, "is not JSON" in told) == (1, True)
 
 
 async def test_a_refusal_names_field_and_fix(terminal: Terminal) -> None:
@@ -133,7 +145,7 @@ async def test_missing_settings_are_status_78(terminal: Terminal, monkeypatch: p
     assert (got, "CARIFLEX_CONFIG" in told) == (78, True)
 
 
-@pytest.mark.parametrize("argv", [[], ["list", "--limit", "0"], ["watch", "--seconds", "0"], ["put"], ["lst"]])
+@pytest.mark.parametrize("argv", [[], ["list", "--limit", "0"], ["watch", "--seconds", "1"], ["put"], ["lst"]])
 def test_a_wrong_command_line_is_status_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         events(argv)

@@ -20,6 +20,7 @@ from cariflex.vtn.openapi import document
 from cariflex.vtn.reports import ValueQuery
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import Decide, Store, StoreError
+from cariflex.vtn.watch import Watchers
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Api:
         self._board = board
         self._store = store
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
+        self._watchers = Watchers(board, store)
+        self.app.on_shutdown.append(self._watchers.stop)
         self.app.add_routes(
             [
                 *health_routes(health),
@@ -51,6 +54,7 @@ class Api:
                 web.put("/api/v1/events/{event_id}", self._put_event),
                 web.delete("/api/v1/events/{event_id}", self._delete_event),
                 web.post("/api/v1/events/{event_id}/preview", self._preview_event),
+                web.get("/api/v1/watch", self._watch),
                 web.get("/api/v1/vens", self._get_vens),
                 web.get("/api/v1/opts", self._get_opts),
                 web.get("/api/v1/reports", self._get_reports),
@@ -73,6 +77,14 @@ class Api:
         now = self._board.clock()
         answer = versions[-1].as_dict(now) | {"versions": [_version(version) for version in versions]}
         return web.json_response(answer)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        """Events as they change; of an address of its own, because `watch` may be the id of an event."""
+        event_id = _name(request, "event_id")
+        event = await self._store.event(event_id) if event_id else None
+        if event_id and event is None:
+            raise _unknown(event_id)
+        return await self._watchers.watch(request, event)
 
     async def _put_event(self, request: web.Request) -> web.Response:
         event_id = _event_id(request)

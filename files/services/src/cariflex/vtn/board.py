@@ -31,6 +31,12 @@ class Board:
         self._store = store
         self._snapshot = Snapshot({}, {})
         self._pending_until: dict[str, datetime] = {}
+        self.news = asyncio.Event()  # set once, with the next change; then there is another one
+
+    def tell(self) -> None:
+        """Wake whoever waits for news."""
+        self.news.set()
+        self.news = asyncio.Event()
 
     def registration(self, ven_id: str) -> Registration | None:
         """The registration of an admitted VEN."""
@@ -76,6 +82,7 @@ class Board:
                 self._pending_until[ven_id] = max(ends)
             else:
                 self._pending_until.pop(ven_id, None)
+            self.tell()
 
     async def refresh(self) -> None:
         """Read the store; raises StoreError."""
@@ -88,6 +95,7 @@ class Board:
         }
         self.trouble = None
         self.loaded.set()
+        self.tell()
 
     async def follow(self) -> None:
         """Open the store and keep up with it for ever, however often the database goes away."""

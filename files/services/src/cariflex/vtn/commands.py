@@ -8,6 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -51,22 +52,36 @@ class Client:
             CommandError: no answer, a refusal, or an answer that is not the VTN's.
         """
         address = f"{self._url}/api/v1/{path}"
+        with self._answer(method, address, body) as answer:
+            try:
+                told = json.load(answer)
+            except ValueError:
+                told = None
+        if not isinstance(told, dict):
+            raise CommandError(f"{address}: this is not the HTTP API of the VTN. Give its address with --url.")
+        return told
+
+    def watch(self, event_id: str | None) -> Iterator[dict[str, Any]]:
+        """Events as they change, for as long as the VTN tells; raises as `call` does."""
+        query = f"?event_id={urllib.parse.quote(event_id, safe='')}" if event_id else ""
+        with self._answer("GET", f"{self._url}/api/v1/watch{query}", None) as answer:
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
+
+    @contextmanager
+    def _answer(self, method: str, address: str, body: bytes | None) -> Iterator[Any]:
         headers = {"Authorization": f"Bearer {self._token.get_secret_value()}", "Content-Type": "application/json"}
         try:
             request = urllib.request.Request(address, body, headers, method=method)  # noqa: S310  the operator's own
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                told = json.load(answer)
+                yield answer
         except urllib.error.HTTPError as error:
             with error:
                 raise CommandError(_refusal(address, error.code, error.read())) from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise CommandError(f"{address}: no answer ({reason}). Is the VTN running?") from None
-        except ValueError:
-            told = None
-        if not isinstance(told, dict):
-            raise CommandError(f"{address}: this is not the HTTP API of the VTN. Give its address with --url.")
-        return told
 
     def events(self, limit: int) -> list[dict[str, Any]]:
         """The events with the latest starts."""
@@ -130,10 +145,23 @@ def _put(client: Client, options: argparse.Namespace) -> None:
         body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:
         raise CommandError(f"{options.file} cannot be read: {error.strerror}.") from None
+    if options.target:
+        body = _aimed(body, options.target)
     path = _path(options.event_id)
     told = client.call("POST", f"{path}/preview", body) if options.preview else client.call("PUT", path, body)
     change = ("would change" if options.preview else "changed") if told["changed"] else "unchanged"
     print(f"{change}: {_line(told['event'])}")
+
+
+def _aimed(body: bytes, targets: list[str]) -> bytes:
+    """The event with other targets."""
+    try:
+        event = json.loads(body)
+    except ValueError as error:
+        raise CommandError(f"the event is not JSON ({error}). /openapi.json says what it has to be.") from None
+    if not isinstance(event, dict):
+        raise CommandError("the event is no JSON object. /openapi.json says what it has to be.")
+    return json.dumps(event | {"targets": "all" if targets == ["all"] else targets}).encode()
 
 
 def _cancel(client: Client, options: argparse.Namespace) -> None:
@@ -144,21 +172,13 @@ def _cancel(client: Client, options: argparse.Namespace) -> None:
 def _watch(client: Client, options: argparse.Namespace) -> None:
     """Print an event whenever something about it changes; of one event, until it is over and answered."""
     seen: dict[str, str] = {}
-    while True:
-        events = [client.event(options.event_id)] if options.event_id else client.events(options.limit)
-        for line in _news(events, seen):
-            print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
-        if options.event_id and _settled(events[0]):
-            return
-        time.sleep(options.seconds)
-
-
-def _news(events: Iterable[Event], seen: dict[str, str]) -> Iterator[str]:
-    for event in events:
+    for event in client.watch(options.event_id):
         line = _line(event)
         if seen.get(event["event_id"]) != line:
             seen[event["event_id"]] = line
-            yield line
+            print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+        if options.event_id and _settled(event):
+            return
 
 
 def _settled(event: Event) -> bool:
@@ -171,16 +191,6 @@ def _limit(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError("give 1 to 1000")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("give 0.1 to 3600")
-    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,13 +211,14 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--preview", action="store_true", help="only say what would change")
     cancel = add("cancel", _cancel, "cancel an event")
     watch = add("watch", _watch, "print events whenever one changes or is answered; of one event, until it is over")
-    watch.add_argument("--seconds", type=_seconds, default=2.0, help="seconds between two looks (default 2)")
     for command in (show, put, cancel):
         command.add_argument("event_id")
     put.add_argument("file", nargs="?", default="-", help="JSON file (default: standard input), as /openapi.json says")
     watch.add_argument("event_id", nargs="?", help="only this event")
-    for command in (listing, watch):
-        command.add_argument("--limit", type=_limit, default=100, help="how many events at most (default 100)")
+    listing.add_argument("--limit", type=_limit, default=100, help="how many events at most (default 100)")
+    put.add_argument(
+        "--target", action="append", help="a VEN, group:<name> or all, instead of the file's targets; may be repeated"
+    )
     return parser
 
 

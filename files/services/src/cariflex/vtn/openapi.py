@@ -84,6 +84,19 @@ def document(ven_ids: list[str], groups: list[str]) -> dict[str, Any]:
                 "delete": delete,
             },
             "/api/v1/events/{event_id}/preview": {"post": preview},
+            "/api/v1/watch": {
+                "get": {
+                    "summary": "Events as they change: server-sent events, each with an Event as its data",
+                    "parameters": [_query("event_id", _STRING | {"pattern": f"^{EVENT_ID_PATTERN}$"})],
+                    "responses": {
+                        "200": {
+                            "description": "All that have not ended, or the one; then each again when it changes",
+                            "content": {"text/event-stream": {"schema": _STRING}},
+                        }
+                    }
+                    | _failures(401, 404, 422, 429, 503),
+                }
+            },
             "/api/v1/vens": {
                 "get": {
                     "summary": "The VENs with registration and last poll",
@@ -144,6 +157,7 @@ _FAILURES = {
     409: "Something that exists is in the way",
     413: "The body is too large",
     422: "The input is not acceptable",
+    429: "Too many streams are open",
     503: "The store cannot be reached",
 }
 
