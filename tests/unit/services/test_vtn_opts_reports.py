@@ -22,7 +22,7 @@ from tests.unit.services.openadr_support import (
     running_vtn,
     vtn_settings,
 )
-from tests.unit.services.test_vtn_protocol import EVENT, WIRE_ID, ask, poll, put, register
+from tests.unit.services.test_vtn_protocol import EVENT, WIRE_ID, ask, poll, put, register, send_mutated
 
 
 @pytest.fixture(autouse=True)
@@ -273,18 +273,23 @@ def described(*r_ids: str, period: timedelta = timedelta(minutes=1)) -> list[dic
 
 async def offer(vtn: RunningVtn, *r_ids: str, name: str = "TELEMETRY_USAGE", **different: Any) -> list[dict[str, Any]]:
     """Register a report; the requests of the answer."""
-    report = {
+    reports = [metadata(*r_ids, name=name, **different)]
+    _, payload = await ask(
+        vtn, "EiReport", "oadrRegisterReport", request_id="r", ven_id=VEN, reports=reports, report_request_id=0
+    )
+    requests: list[dict[str, Any]] = payload.get("report_requests") or []
+    return requests
+
+
+def metadata(*r_ids: str, name: str = "TELEMETRY_USAGE", **different: Any) -> dict[str, Any]:
+    """What a VEN could report."""
+    return {
         "report_specifier_id": "usage",
         "report_name": f"METADATA_{name}",
         "report_request_id": 0,
         "created_date_time": NOW,
         "report_descriptions": described(*r_ids, **different),
     }
-    _, payload = await ask(
-        vtn, "EiReport", "oadrRegisterReport", request_id="r", ven_id=VEN, reports=[report], report_request_id=0
-    )
-    requests: list[dict[str, Any]] = payload.get("report_requests") or []
-    return requests
 
 
 def update(
@@ -437,6 +442,33 @@ async def test_an_unknown_group_is_refused_naming_those_there_are() -> None:
             assert (status, answer["errors"][0]["problem"]) == (422, problem)
             assert "group:north, group:sea" in answer["errors"][0]["fix"]
         assert vtn.store.history == {}
+
+
+async def test_broken_opts_and_reports_are_never_the_vtns_fault() -> None:
+    """What cannot be read is answered or refused, and neither lost values nor lost opts are the price."""
+    register_report = create_message(
+        "oadrRegisterReport", request_id="r", ven_id=VEN, reports=[metadata("ev_01")], report_request_id=0
+    )
+    well = {"response_code": 200, "response_description": "OK", "request_id": "r"}
+    created_report = create_message("oadrCreatedReport", response=well, ven_id=VEN, pending_reports=[])
+    messages = [
+        ("EiOpt", create_opt("opt-2", vavailability=availability(NOW), market_context="http://market")),
+        ("EiOpt", create_opt("opt-3", **about())),
+        ("EiOpt", create_message("oadrCancelOpt", request_id="r", opt_id="opt-2", ven_id=VEN)),
+        ("EiReport", str(register_report)),
+        ("EiReport", update((NOW, "ev_01", 11.0))),
+        ("EiReport", created_report),
+    ]
+    async with running_vtn() as vtn:
+        await register(vtn)
+        await put(vtn)
+        await offer(vtn, "ev_01")
+        assert (await say(vtn, update((NOW - HOUR, "ev_01", 7.0)), "EiReport"))[1] == 200
+        assert (await say(vtn, create_opt(vavailability=availability(NOW), market_context="http://market")))[1] == 200
+        await send_mutated(vtn, messages, 300)
+        assert "opt-1" in [opt["opt_id"] for opt in await opts(vtn)]
+        assert 7.0 in [value["value"] for value in await values(vtn)]
+        assert (await say(vtn, update((NOW + HOUR, "ev_01", 8.0)), "EiReport"))[1] == 200
 
 
 async def test_plain_openleadr_serves_no_opts_and_makes_a_new_request_each_time() -> None:

@@ -1,5 +1,6 @@
 """The VTN towards its VENs: each trap of plain openleadr, and whatever else may come in."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -350,37 +351,42 @@ MESSAGES = [
 texts = st.sampled_from(["", "17", "true", "-1", "1e999", "a" * 5000, "&lt;x&gt;", "\u202e", "9" * 400, "P1Y"])
 
 
+async def send_mutated(vtn: RunningVtn, messages: Sequence[tuple[str, str]], examples: int) -> None:
+    """Send (service, message) broken in many ways: each is answered, validly, or refused with 4xx."""
+    seen: list[tuple[str, bytes]] = []
+
+    @settings(max_examples=examples, database=None)
+    @given(st.sampled_from(messages), st.data())
+    def collect(message: tuple[str, str], data: st.DataObject) -> None:
+        service, body = message
+        how = data.draw(st.sampled_from(["cut", "text", "double", "bytes"]))
+        raw = body.encode()
+        position = data.draw(st.integers(0, len(raw) - 1))
+        if how == "cut":
+            raw = raw[:position] + raw[data.draw(st.integers(position, len(raw))) :]
+        elif how == "text":
+            start = body.find(">", position) + 1
+            end = body.find("<", start)
+            raw = (body[:start] + data.draw(texts) + body[end:]).encode()
+        elif how == "double":
+            raw = raw[:position] + raw
+        else:
+            raw = raw[:position] + data.draw(st.binary(min_size=1, max_size=4)) + raw[position + 1 :]
+        seen.append((service, raw))
+
+    collect()
+    for service, raw in seen:
+        status, text = await vtn.send(service, raw)
+        assert status == 200 or 400 <= status < 500, (status, raw)
+        if status == 200 and text:
+            validate_xml_schema(text)
+
+
 async def test_broken_messages_are_never_the_vtns_fault() -> None:
     """Mutated messages, 300 of them: an answer or 4xx, never 5xx, and the VTN goes on."""
     async with running_vtn(settings=vtn_settings()) as vtn:
         await register(vtn)
         await put(vtn)
-        seen = []
-
-        @settings(max_examples=300, database=None)
-        @given(st.sampled_from(MESSAGES), st.data())
-        def collect(message: tuple[str, str], data: st.DataObject) -> None:
-            service, body = message
-            how = data.draw(st.sampled_from(["cut", "text", "double", "bytes"]))
-            raw = body.encode()
-            position = data.draw(st.integers(0, len(raw) - 1))
-            if how == "cut":
-                raw = raw[:position] + raw[data.draw(st.integers(position, len(raw))) :]
-            elif how == "text":
-                start = body.find(">", position) + 1
-                end = body.find("<", start)
-                raw = (body[:start] + data.draw(texts) + body[end:]).encode()
-            elif how == "double":
-                raw = raw[:position] + raw
-            else:
-                raw = raw[:position] + data.draw(st.binary(min_size=1, max_size=4)) + raw[position + 1 :]
-            seen.append((service, raw))
-
-        collect()
-        for service, raw in seen:
-            status, text = await vtn.send(service, raw)
-            assert status == 200 or 400 <= status < 500, (status, raw)
-            if status == 200 and text:
-                validate_xml_schema(text)
+        await send_mutated(vtn, MESSAGES, 300)
         await register(vtn)
         assert await opt(vtn) == 200
