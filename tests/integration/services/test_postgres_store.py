@@ -18,7 +18,7 @@ from cariflex.vtn.schema import metadata
 from cariflex.vtn.settings import Database
 from cariflex.vtn.store import PostgresStore, Registration, Store, StoreError
 from tests.integration.services.conftest import PASSWORD, Postgres
-from tests.unit.services.openadr_support import OTHER_VEN, VEN, eventually, price_body, running_vtn
+from tests.unit.services.openadr_support import OTHER_VEN, VEN, eventually, next_hour, price_body, running_vtn
 from tests.unit.services.store_contract import NOW, StoreContract, event
 
 pytestmark = pytest.mark.docker
@@ -151,3 +151,18 @@ async def test_what_is_in_the_way_is_said_without_the_password(postgres: Postgre
     assert words[attempt] in str(caught.value)
     assert PASSWORD not in str(caught.value)
     assert "not-the-password" not in str(caught.value)
+
+
+async def test_a_preview_says_what_would_be_and_changes_nothing(postgres: Postgres, database: str) -> None:
+    store = make(postgres, database)
+    async with running_vtn(store) as vtn:
+        for _ in range(2):
+            status, answer = await vtn.api("POST", "/api/v1/events/a/preview", price_body(next_hour(), 1.0))
+            assert (status, answer["changed"], answer["event"]["modification_number"]) == (200, True, 0)
+            assert await store.versions("a") == []
+        assert (await vtn.api("PUT", "/api/v1/events/a", price_body(next_hour(), 1.0)))[0] == 201
+        _, answer = await vtn.api("POST", "/api/v1/events/a/preview", price_body(next_hour(), 2.0))
+        assert (answer["changed"], answer["event"]["modification_number"]) == (True, 1)
+        assert len(await store.versions("a")) == 1
+        _, answer = await vtn.api("POST", "/api/v1/events/a/preview", price_body(next_hour(), 1.0))
+        assert answer["changed"] is False
