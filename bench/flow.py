@@ -101,7 +101,7 @@ def outage(ems: Ems, hour: datetime) -> None:
     until(lambda: outbox(ems)["waiting"] >= waiting, 60, "the outbox is full")
     load = os.getloadavg()[0]
     docker("start", ems.container("flexmeasures-server"))
-    until(lambda: ems.health("flexmeasures-server", 5000)["status"] == "ok", 120, "FlexMeasures is back")
+    until(lambda: ems.health("flexmeasures-server", 5000)["status"] == "ok", 300, "FlexMeasures is back")
     back = time.time()
     until(lambda: outbox(ems)["waiting"] == 0, 600, "the outbox is empty")
     lines = [line for line in ems.log("openadr-ven") if line["message"] == "values stored"][-waiting:]
