@@ -126,6 +126,10 @@ class Connection(asyncio.Protocol):
         if self._waiting and not self._waiting.done():
             self._waiting.set_exception(ConnectionError("the server closed the connection"))
 
+    def close(self) -> None:
+        """End the connection."""
+        cast(asyncio.Transport, self._transport).abort()
+
     async def ask(self, request: bytes, expected: bytes = b"") -> float:
         """Send a request; the seconds until its answer, which has to be a 200 with `expected` in it."""
         transport = cast(asyncio.Transport, self._transport)
@@ -174,7 +178,12 @@ async def every_ten_seconds(port: int, body: bytes, vens: int) -> list[float]:
                 times.append(seconds)
 
     connections = [await connect(port) for _ in range(vens)]
-    await asyncio.gather(*(work(number, connection) for number, connection in enumerate(connections)))
+    try:
+        await asyncio.gather(*(work(number, connection) for number, connection in enumerate(connections)))
+    finally:
+        for connection in connections:  # the next server's need the descriptors
+            connection.close()
+        await asyncio.sleep(0.1)
     return times
 
 
