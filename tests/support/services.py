@@ -4,6 +4,7 @@ They run in a Python environment of their own (tests/services.requirements.txt),
 test of this run, with its own result: a second pytest runs them there and hands over its reports.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,7 +37,11 @@ def python() -> Path:
     sources = (REQUIREMENTS, ROOT / "files/services/constraints.txt", ROOT / "files/services/pyproject.toml")
     made_from = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     stamp, interpreter = ENVIRONMENT / "made-from", ENVIRONMENT / "bin/python"
-    if not stamp.is_file() or stamp.read_text() != made_from:
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    with (ENVIRONMENT.parent / "services-venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the same test run makes it too
+        if stamp.is_file() and stamp.read_text() == made_from:
+            return interpreter
         say(f"Making {ENVIRONMENT.relative_to(ROOT)} (half a minute)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
         pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -142,16 +147,17 @@ class Services:
         if not isinstance(item, RelayedTest):
             return None
         if self._child is None:
-            self._child = Child(*(test.nodeid for test in item.session.items if isinstance(test, RelayedTest)))
+            self._child = Child(*(test.there for test in item.session.items if isinstance(test, RelayedTest)))
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item, self._child):
+            report.nodeid = item.nodeid  # pytest-xdist adds the group's name
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
-    def _reports_of(self, item: pytest.Item, child: Child) -> list[pytest.TestReport]:
+    def _reports_of(self, item: "RelayedTest", child: Child) -> list[pytest.TestReport]:
         """The reports of one test, once it is through; the child may run tests in an order of its own."""
-        done = self._reports.setdefault(item.nodeid, [])
+        done = self._reports.setdefault(item.there, [])
         while not any(report.when == "teardown" for report in done):
             kind, content = next(child.messages, ("ended", None))
             if kind == "ended":
@@ -178,14 +184,22 @@ class RelayedFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         for nodeid, markers in self._services.tests_in(self.path):
-            test = RelayedTest.from_parent(self, name=nodeid.partition("::")[2])
+            test = RelayedTest.from_parent(self, name=nodeid.partition("::")[2], there=nodeid)
             for marker in markers:
                 test.add_marker(marker)
             yield test
 
 
 class RelayedTest(pytest.Item):
-    """A test that runs in the services' environment; its reports are what there is of it here."""
+    """A test that runs in the services' environment; its reports are what there is of it here.
+
+    Attributes:
+        there: its node id in that environment.
+    """
+
+    def __init__(self, *, there: str, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.there = there
 
     def runtest(self) -> None:
         raise AssertionError("pytest_runtest_protocol of Services runs it")

@@ -10,8 +10,8 @@ import pytest
 from tests.integration.faults.faults import COMPONENTS, FAULTS
 from tests.support.ems import IMAGES, Ems, images, running
 
-RECOVERIES = pytest.StashKey[dict[tuple[str, str], str]]()
-TRACE = pytest.StashKey[list[str]]()
+# what a test tells the end of the run, by record_property: reports reach it from every process
+RECOVERED, TRACE = "seconds until everything is right again", "line of the trace"
 
 
 def night() -> str:
@@ -30,28 +30,20 @@ def ems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ems]:
         yield ems
 
 
-@pytest.fixture(scope="session")
-def recoveries(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
-    """(fault, component) -> what became of it."""
-    return pytestconfig.stash.setdefault(RECOVERIES, {})
-
-
-@pytest.fixture(scope="session")
-def trace(pytestconfig: pytest.Config) -> list[str]:
-    """Lines about an event, to be shown at the end of the run."""
-    return pytestconfig.stash.setdefault(TRACE, [])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the trace, and the matrix as a table of Markdown."""
-    if trace := config.stash.get(TRACE, []):
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    told = [told for report in reports for told in getattr(report, "user_properties", [])]
+    if trace := [line for name, line in told if name == TRACE]:
         terminalreporter.section("one event through all logs")
         for line in trace:
-            terminalreporter.write_line(line)
-    found = config.stash.get(RECOVERIES, {})
+            terminalreporter.write_line(str(line))
+    found = {
+        (fault, component): cell for name, value in told if name == RECOVERED for fault, component, cell in [value]
+    }
     if not found:
         return
-    terminalreporter.section("fault matrix: seconds until everything is right again")
+    terminalreporter.section(f"fault matrix: {RECOVERED}")
     terminalreporter.write_line("| fault | " + " | ".join(COMPONENTS) + " |")
     terminalreporter.write_line("|---" * (len(COMPONENTS) + 1) + "|")
     for fault in FAULTS:

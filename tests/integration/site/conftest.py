@@ -20,23 +20,20 @@ from tests.support import host as test_host
 from tests.support.host import Host
 from tests.support.images import references
 from tests.support.playbook import ROOT, Run, inventory_like, play
+from tests.support.services import say
 
 # What `make dev` runs.
 DEPLOY = ("playbooks/site.yml", "playbooks/self_check.yml")
 BUNDLE = ROOT / ".cache/bundle"
+# other tests run at the same time; theirs begin with these, and with 64 digits what was given no name
+OF_TESTS = rf"{test_host.PREFIX}|cariflex-ems-|cariflex-molecule-|fmtest-|[0-9a-f]{{64}}$"
 KEEP = "CARIFLEX_TEST_KEEP"  # leaves the host running, for somebody who looks for the cause of a failure
 
 
 @pytest.fixture(scope="session")
-def progress(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Says a line at once, past pytest's capturing: a stage takes minutes."""
-    reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-
-    def say(text: str) -> None:
-        reporter.ensure_newline()
-        reporter.write_line(f"[{text}]")
-
-    return say
+def progress() -> Callable[[str], None]:
+    """Says a line at once: a stage takes minutes."""
+    return lambda text: say(f"[{text}]")
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,11 @@ class Below:
 
 
 def below() -> Below:
-    """Look at the machine's own engine, without the test host, its cache, and volumes that were given no name."""
+    """Look at the machine's own engine, without what tests make there, and volumes that were given no name."""
 
     def listed(*command: str) -> dict[str, str]:
         rows = (row.split("\t", 1) for row in test_host.docker(*command).splitlines())
-        return {name: rest for name, rest in rows if not re.match(rf"{test_host.PREFIX}|[0-9a-f]{{64}}$", name)}
+        return {name: rest for name, rest in rows if not re.match(OF_TESTS, name)}
 
     containers = listed("ps", "--all", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}")
     started = "{{.State.StartedAt}} {{.RestartCount}}"

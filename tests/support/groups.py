@@ -1,0 +1,33 @@
+"""Which tests run side by side: `make test` has two pytest processes, and each takes the next of these groups.
+
+A group stays in one process, so that what its tests share (a test host, a running EMS) is made once. The long ones come
+first, and those that mostly wait beside those that mostly compute.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+# name -> folders below tests/. The first group's tests need the one test host, or hosts of the same names.
+GROUPS: Mapping[str, Sequence[str]] = {
+    "hosts": ("integration/site", "integration/molecule"),
+    "faults": ("integration/faults",),
+    "services": ("unit/services", "unit/fm_plugin", "contract/openadr", "integration/services"),
+    "flexmeasures": ("integration/flexmeasures",),
+    "lint": ("lint",),
+    "grafana": ("integration/grafana",),
+    "traefik": ("integration/traefik",),
+}
+REST = "rest"
+
+
+def group_of(path: PurePosixPath) -> str:
+    """The group of a test file, given as its path below tests/."""
+    for group, folders in GROUPS.items():
+        if any(path.is_relative_to(folder) for folder in folders):
+            return group
+    return REST
+
+
+def rank(group: str) -> int:
+    """Where a group stands in the order in which groups are begun."""
+    return [*GROUPS, REST].index(group)
