@@ -25,7 +25,7 @@ lint:
 test:
 	./bootstrap.sh test
 	.venv/bin/ansible-playbook -i inventories/dev playbooks/test_images.yml
-	.venv/bin/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	.venv/bin/pytest -n 2
 
 bench:
 	./bootstrap.sh test

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.groups import group_of, rank
 from tests.support.services import Services
-
-TESTS = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,11 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault(f"CARIFLEX_TEST_{name.upper().replace('-', '_')}_IMAGE", reference)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put tests into the groups that `make test` runs side by side, in their order."""
-    if not config.pluginmanager.has_plugin("xdist"):
-        return  # the process that runs the services' tests, one of the groups
-    groups = {item: group_of(PurePosixPath(item.path.relative_to(TESTS))) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: rank(groups[item]))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups of tests that `make test` runs side by side into their order."""
+    items.sort(key=lambda item: rank(group_of(item.nodeid)))
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process takes the next group as a whole."""
+    from tests.support.scheduler import Groups
+
+    return Groups(config, log)

@@ -5,7 +5,6 @@ first, and those that mostly wait beside those that mostly compute.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 # name -> folders below tests/. The first group's tests need the one test host, or hosts of the same names.
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -20,10 +19,10 @@ GROUPS: Mapping[str, Sequence[str]] = {
 REST = "rest"
 
 
-def group_of(path: PurePosixPath) -> str:
-    """The group of a test file, given as its path below tests/."""
+def group_of(nodeid: str) -> str:
+    """The group of a test."""
     for group, folders in GROUPS.items():
-        if any(path.is_relative_to(folder) for folder in folders):
+        if nodeid.startswith(tuple(f"tests/{folder}/" for folder in folders)):
             return group
     return REST
 

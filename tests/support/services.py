@@ -147,17 +147,16 @@ class Services:
         if not isinstance(item, RelayedTest):
             return None
         if self._child is None:
-            self._child = Child(*(test.there for test in item.session.items if isinstance(test, RelayedTest)))
+            self._child = Child(*(test.nodeid for test in item.session.items if isinstance(test, RelayedTest)))
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item, self._child):
-            report.nodeid = item.nodeid  # pytest-xdist adds the group's name
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
-    def _reports_of(self, item: "RelayedTest", child: Child) -> list[pytest.TestReport]:
+    def _reports_of(self, item: pytest.Item, child: Child) -> list[pytest.TestReport]:
         """The reports of one test, once it is through; the child may run tests in an order of its own."""
-        done = self._reports.setdefault(item.there, [])
+        done = self._reports.setdefault(item.nodeid, [])
         while not any(report.when == "teardown" for report in done):
             kind, content = next(child.messages, ("ended", None))
             if kind == "ended":
@@ -184,22 +183,14 @@ class RelayedFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         for nodeid, markers in self._services.tests_in(self.path):
-            test = RelayedTest.from_parent(self, name=nodeid.partition("::")[2], there=nodeid)
+            test = RelayedTest.from_parent(self, name=nodeid.partition("::")[2])
             for marker in markers:
                 test.add_marker(marker)
             yield test
 
 
 class RelayedTest(pytest.Item):
-    """A test that runs in the services' environment; its reports are what there is of it here.
-
-    Attributes:
-        there: its node id in that environment.
-    """
-
-    def __init__(self, *, there: str, **rest: Any) -> None:
-        super().__init__(**rest)
-        self.there = there
+    """A test that runs in the services' environment; its reports are what there is of it here."""
 
     def runtest(self) -> None:
         raise AssertionError("pytest_runtest_protocol of Services runs it")
