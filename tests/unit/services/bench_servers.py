@@ -1,17 +1,17 @@
 """The servers that bench/vtn.py compares, each in a process of its own.
 
 python -m tests.unit.services.bench_servers {stock,ours,bare} PORT VEN…     serve until killed
-python -m tests.unit.services.bench_servers {stock,ours}-event PORT VEN…    the same, with an event of 24 h for all VENs
+                                                                            SIGUSR1 makes an event of 24 h for all VENs
 python -m tests.unit.services.bench_servers {poll,answer} VEN               print a poll, or an optIn to that event, as
                                                                             openleadr's client sends it
 """
 
 import asyncio
 import resource
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ EVENT = "bench"
 HOURS, HOUR = 24, timedelta(hours=1)
 
 
-async def serve_stock(port: int, vens: Sequence[str], *, event: bool = False) -> None:
+async def serve_stock(port: int, vens: Sequence[str]) -> None:
     """Serve openleadr as it comes, with VENs that are all registered."""
 
     async def look_up(ven_id: str) -> dict[str, str]:
@@ -47,30 +47,39 @@ async def serve_stock(port: int, vens: Sequence[str], *, event: bool = False) ->
 
     server = OpenADRServer(vtn_id="CARIFLEX_VTN", ven_lookup=look_up)
     server.add_handler("on_create_party_registration", lambda _: None)
-    for ven in vens if event else ():
-        intervals = [{"dtstart": next_hour() + n * HOUR, "duration": HOUR, "signal_payload": 0.1} for n in range(HOURS)]
-        server.add_event(
-            ven_id=ven,
-            event_id=wire_id(EVENT, ven),
-            signal_name="ENERGY_PRICE",
-            signal_type="price",
-            intervals=intervals,
-            callback=opted,
-        )
+
+    def make_event() -> None:
+        starts = [next_hour() + n * HOUR for n in range(HOURS)]
+        for ven in vens:
+            server.add_event(
+                ven_id=ven,
+                event_id=wire_id(EVENT, ven),
+                signal_name="ENERGY_PRICE",
+                signal_type="price",
+                intervals=[{"dtstart": start, "duration": HOUR, "signal_payload": 0.1} for start in starts],
+                callback=opted,
+            )
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, make_event)
     await listen(server.app, "127.0.0.1", port)
 
 
-async def serve_ours(port: int, vens: Sequence[str], *, event: bool = False) -> None:
+async def serve_ours(port: int, vens: Sequence[str]) -> None:
     """Serve our VTN with a store in memory: polls never reach the store."""
     settings = vtn_settings(port=port, vens={ven: {"registration_id": f"reg-{ven}"} for ven in vens})
     store = MemoryStore()
     store.registrations = {ven: Registration(ven, f"reg-{ven}", datetime.now(UTC)) for ven in vens}
-    if event:
+    board = Board(store, settings.vens)
+    await board.refresh()
+
+    def make_event() -> None:
         now = datetime.now(UTC)
         made = Event(EVENT, 0, "ENERGY_PRICE", next_hour(), (Interval(HOUR, 100.0),) * HOURS, frozenset(vens), now, now)
         store.history[EVENT] = [made]
-    board = Board(store, settings.vens)
-    await board.refresh()
+        refreshing.add(asyncio.create_task(board.refresh()))
+
+    refreshing: set[asyncio.Task[None]] = set()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, make_event)
     await listen(Vtn(settings, board, store).app, "127.0.0.1", port)
 
 
@@ -88,9 +97,7 @@ async def serve_bare(port: int, _vens: Sequence[str]) -> None:
 
 SERVERS: Mapping[str, Callable[[int, Sequence[str]], Awaitable[Any]]] = {
     "stock": serve_stock,
-    "stock-event": partial(serve_stock, event=True),
     "ours": serve_ours,
-    "ours-event": partial(serve_ours, event=True),
     "bare": serve_bare,
 }
 

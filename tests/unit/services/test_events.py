@@ -1,6 +1,7 @@
 """The rules by which the VTN accepts, changes and cancels events."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -211,14 +212,14 @@ def test_a_ven_owes_an_answer_until_it_has_answered_this_version() -> None:
     event = put(body())
     assert event.unanswered_by(VEN)
     assert not event.unanswered_by(OTHER_VEN)
-    event = Event(**(vars(event) | {"opts": {VEN: Opt(0, "optIn", NOW)}}))
+    event = replace(event, opts={VEN: Opt(0, "optIn", NOW)})
     assert not event.unanswered_by(VEN)
     assert put(body(priority=1), event).unanswered_by(VEN)
     assert cancelled(event, NOW).unanswered_by(VEN)
 
 
 def test_the_opt_of_an_older_version_is_not_shown_as_the_answer() -> None:
-    event = Event(**(vars(put(body())) | {"opts": {VEN: Opt(0, "optIn", NOW)}}))
+    event = replace(put(body()), opts={VEN: Opt(0, "optIn", NOW)})
     assert event.as_dict(NOW)["opts"][VEN]["opt_type"] == "optIn"
     assert put(body(priority=1), event).as_dict(NOW)["opts"] == {VEN: None}
 

@@ -6,10 +6,11 @@ Pure: nothing here touches the database, the network or the clock.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from openleadr import enums, objects
+from openleadr import objects
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -82,7 +83,7 @@ class Event:
         """The signal the event carries."""
         return SIGNALS[self.signal_name]
 
-    @property
+    @cached_property  # asked with every poll
     def duration(self) -> timedelta:
         """From the first interval's start to the last one's end."""
         return sum((interval.duration for interval in self.intervals), timedelta())
@@ -369,25 +370,38 @@ def event_id_of(wire: object, ven_id: str) -> str | None:
     return event_id if separator and owner == ven_id else None
 
 
-def distribution(vtn_id: str, events: Iterable[Event], ven_id: str, now: datetime) -> dict[str, Any]:
-    """Payload of an oadrDistributeEvent: events for one VEN, active ones first, then by start."""
-    ordered = sorted(events, key=lambda event: (event.status(now) != "active", event.start, event.event_id))
+def status_for(event: Event, ven_id: str, now: datetime) -> Status:
+    """Where an event stands for one VEN, which it may have been taken from."""
+    return "cancelled" if ven_id in event.withdrawn else event.status(now)
+
+
+def distribution(
+    vtn_id: str, events: Iterable[Event], ven_id: str, now: datetime, name: str | None = None
+) -> dict[str, Any]:
+    """Payload of an oadrDistributeEvent: events for one VEN, active ones first, then by start.
+
+    Args:
+        name: what to write where the VEN's name stands; its name when left out.
+    """
+    name = name or ven_id
+    standing = [(status_for(event, ven_id, now), event) for event in events]
+    standing.sort(key=lambda pair: (pair[0] != "active", pair[1].start, pair[1].event_id))
     return {
         "vtn_id": vtn_id,
-        "request_id": wire_id("distribution", ven_id),
+        "request_id": wire_id("distribution", name),
         "response": {"response_code": 200, "response_description": "OK", "request_id": ""},
-        "events": [_on_the_wire(event, ven_id, now) for event in ordered],
+        "events": [_on_the_wire(event, name, status) for status, event in standing],
     }
 
 
-def _on_the_wire(event: Event, ven_id: str, now: datetime) -> Any:
+def _on_the_wire(event: Event, name: str, status: Status) -> Any:
     signal = event.signal
     starts = [event.start]
     for interval in event.intervals:
         starts.append(starts[-1] + interval.duration)
     made = objects.Event(
         event_descriptor=objects.EventDescriptor(
-            event_id=wire_id(event.event_id, ven_id),
+            event_id=wire_id(event.event_id, name),
             modification_number=event.modification_number,
             modification_date_time=event.modified_at,
             created_date_time=event.created_at,
@@ -411,10 +425,9 @@ def _on_the_wire(event: Event, ven_id: str, now: datetime) -> Any:
                 measurement=signal.measurement(),
             )
         ],
-        targets=[{"ven_id": ven_id}],
+        targets=[{"ven_id": name}],
         response_required="always",
     )
     # objects.Event computes a status from the clock; ours knows about cancellation and about `now`.
-    gone = event.cancelled or ven_id in event.withdrawn
-    made.event_descriptor.event_status = enums.EVENT_STATUS.CANCELLED if gone else event.status(now)
+    made.event_descriptor.event_status = status
     return made

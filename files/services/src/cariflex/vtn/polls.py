@@ -1,8 +1,8 @@
-"""The empty poll, answered without parsing: it is nearly all that a VTN ever gets, and it is always the same.
+"""Polls, answered without parsing: they are nearly all that a VTN ever gets, and a VEN's are always the same.
 
-A poll is known by its exact bytes, and only after openleadr has validated, parsed and answered those bytes. Whatever
-differs in a single byte takes the long way. What can change between two polls is asked anew each time: whether the VEN
-is registered, and whether there is something for it.
+A poll is known by its exact bytes, and only after openleadr has validated and parsed those bytes, and answered that
+there is nothing. Whatever differs in a single byte takes the long way. What can change between two polls is asked anew
+each time: whether the VEN is registered, and whether there is something for it.
 """
 
 from contextvars import ContextVar
@@ -31,7 +31,7 @@ class _Known:
     polls: Counter
 
 
-class EmptyPolls:
+class KnownPolls:
     """Remembers one poll of each VEN, with its empty answer."""
 
     def __init__(self, board: Board) -> None:
@@ -47,21 +47,23 @@ class EmptyPolls:
         _nothing_for.set(None if pending else ven_id)
         return pending
 
-    def answer(self, body: bytes, sender: str | None) -> web.Response | None:
-        """The answer to a poll that is known, if there is nothing for its VEN.
+    def ven_of(self, body: bytes, sender: str | None) -> str | None:
+        """Take note of a poll that is known, of a VEN that is registered; which VEN that is, else None.
 
         Args:
             body: the poll.
             sender: the VEN whose certificate the connection has; None without TLS.
         """
         known = self._known.get(body)
-        if known is None or sender not in (None, known.ven_id):
-            return None
-        if self._board.registration(known.ven_id) is None or self._board.pending(known.ven_id):
+        if known is None or sender not in (None, known.ven_id) or self._board.registration(known.ven_id) is None:
             return None
         self._board.last_poll[known.ven_id] = self._board.clock()
         known.polls.inc()
-        return web.Response(body=known.answer, headers=_HEADERS.copy())
+        return known.ven_id
+
+    def nothing(self, body: bytes) -> web.Response:
+        """The answer to a poll that is known when there is nothing for its VEN."""
+        return web.Response(body=self._known[body].answer, headers=_HEADERS.copy())
 
     def begin(self) -> None:
         """Before the long way. Requests of one connection share a context."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from aiohttp import web
-from openleadr import OpenADRServer, errors
+from openleadr import OpenADRServer, errors, utils
 from openleadr.messaging import etree, validate_xml_schema
 from openleadr.service import OptService, VTNService, vtn_service
 from prometheus_client import Counter, Gauge
@@ -21,8 +21,9 @@ from cariflex.openadr.messages import MAX_MESSAGE_BYTES, MessageError, check_bod
 from cariflex.openadr.signatures import SignatureError, Signatures
 from cariflex.openadr.tls import Certificate, peer_certificate
 from cariflex.vtn.board import Board
+from cariflex.vtn.distributions import Distributions
 from cariflex.vtn.events import Event, Opt, distribution, event_id_of
-from cariflex.vtn.polls import EmptyPolls
+from cariflex.vtn.polls import KnownPolls
 from cariflex.vtn.reports import LATEST, KeptOpt, wanted
 from cariflex.vtn.settings import VtnSettings
 from cariflex.vtn.store import RefusedError, Registration, Store, StoreError
@@ -55,7 +56,8 @@ class Vtn:
         self._settings = settings
         self._board = board
         self._store = store
-        self._polls = EmptyPolls(board)
+        self._polls = KnownPolls(board)
+        self._distributions = Distributions(settings.vtn_id)
         self._poll_path = f"{settings.path}/OadrPoll"
         signs = settings.tls is not None and settings.tls.signatures
         self._signatures = Signatures(settings.tls.replay_seconds) if settings.tls and signs else None
@@ -146,13 +148,17 @@ class Vtn:
         return self._distribution(str(message["ven_id"]))
 
     def _distribution(self, ven_id: str) -> tuple[str, dict[str, Any]]:
-        """All events of the VEN: what is left out of an oadrDistributeEvent counts as withdrawn."""
+        events, now = self._events_for(ven_id), self._board.clock()
+        return "oadrDistributeEvent", distribution(self._settings.vtn_id, events, ven_id, now)
+
+    def _events_for(self, ven_id: str) -> list[Event]:
+        """All events of the VEN, to be sent: what is left out of an oadrDistributeEvent counts as withdrawn."""
         events = self._board.for_ven(ven_id)
         for event in events:
             if event.unanswered_by(ven_id):
                 log.info("event sent", extra=_trace(event, ven_id))
         DISTRIBUTIONS.labels(ven_id).inc()
-        return "oadrDistributeEvent", distribution(self._settings.vtn_id, events, ven_id, self._board.clock())
+        return events
 
     async def _created_event(self, message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         ven_id = str(message["ven_id"])
@@ -267,8 +273,12 @@ class Vtn:
             _check(body)
             self._verify(body, sender)
             return await handler(request)
-        if known := self._polls.answer(body, sender and sender[0]):
-            return known
+        if ven_id := self._polls.ven_of(body, sender and sender[0]):
+            if not self._board.pending(ven_id):
+                return self._polls.nothing(body)
+            request_id, now = utils.generate_id(), self._board.clock()
+            text = self._distributions.message(self._events_for(ven_id), ven_id, now, request_id)
+            return web.Response(text=text, content_type="application/xml")
         _check(body)
         self._polls.begin()
         response = await handler(request)
