@@ -1,7 +1,7 @@
 """oadrDistributeEvent, rendered once for all VENs that get the same events.
 
-What VENs get differs in nothing but their own name and the request's id. So a message is rendered with a mark where these
-stand, and kept until its events change.
+What VENs get differs in nothing but their own name and the request's id. So a message is rendered with a mark where
+these stand, and kept until its events change.
 """
 
 from collections import OrderedDict
