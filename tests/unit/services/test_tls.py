@@ -119,10 +119,10 @@ async def test_a_ven_with_its_certificate_registers_and_polls(site: Site) -> Non
     async with running_vtn(settings=site.settings()) as vtn:
         assert await registered(vtn, site.ven.context()) == 200
         assert vtn.store.registrations.keys() == {VEN}
-        polls = POLLS.labels(VEN)._value.get()
+        polls = POLLS.of(VEN)
         for _ in range(3):  # the second and third are answered without parsing
             assert code(*await vtn.send("OadrPoll", POLL, tls=site.ven.context())) == 200
-        assert POLLS.labels(VEN)._value.get() == polls + 3
+        assert POLLS.of(VEN) == polls + 3
 
 
 async def refused(vtn: RunningVtn, context: ssl.SSLContext) -> None:

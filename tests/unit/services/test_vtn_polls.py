@@ -53,13 +53,13 @@ async def long_way(body: str | bytes) -> tuple[int, str]:
 async def test_a_known_poll_is_answered_byte_for_byte_alike_and_counted(seen: list[Any]) -> None:
     async with running_vtn() as vtn:
         await register(vtn)
-        before = POLLS.labels(VEN)._value.get()
+        before = POLLS.of(VEN)
         answers = [await vtn.send("OadrPoll", BODY) for _ in range(3)]
         assert seen == [VEN]
         assert answers == [answers[0]] * 3
         assert answers[0][0] == 200
         assert VEN in answers[0][1]
-        assert POLLS.labels(VEN)._value.get() == before + 3
+        assert POLLS.of(VEN) == before + 3
         seen_at = vtn.board.last_poll[VEN]
         await vtn.send("OadrPoll", BODY)
         assert vtn.board.last_poll[VEN] > seen_at

@@ -275,7 +275,7 @@ class Vtn:
             return await handler(request)
         if ven_id := self._polls.ven_of(body, sender and sender[0]):
             if not self._board.pending(ven_id):
-                return self._polls.nothing(body)
+                return self._polls.nothing(ven_id)
             request_id, now = utils.generate_id(), self._board.clock()
             text = self._distributions.message(self._events_for(ven_id), ven_id, now, request_id)
             return web.Response(text=text, content_type="application/xml")
