@@ -414,6 +414,21 @@ def test_secret_files_are_readable_by_their_service_only(deployed: Stage) -> Non
     assert modes == ["400"]
 
 
+def redis(site: Site, *command: str) -> str:
+    """What Redis answers to its user for backups."""
+    script = 'REDISCLI_AUTH=$(cat /run/secrets/redis_backup_password) redis-cli --user backup "$@" 2>&1'
+    return site.host.run("docker", "exec", "flexmeasures-redis", "sh", "-c", script, "sh", *command)
+
+
+def test_redis_saves_for_its_backup_user_and_shows_it_no_data(deployed: Stage) -> None:
+    assert redis(deployed, "ping").strip() == "PONG"
+    assert int(redis(deployed, "lastsave")) > 0
+    assert "rdb_bgsave_in_progress" in redis(deployed, "info", "persistence")
+    assert "Background saving" in redis(deployed, "bgsave")
+    for refused in ("keys x", "get x", "set x 1", "config get save", "acl list", "shutdown"):
+        assert "NOPERM" in redis(deployed, *refused.split()), refused
+
+
 # --- CIS Docker Benchmark, section 5 (docs/decisions/0026-cis-docker-benchmark.md) ------------------------------------
 
 Container = dict[str, Any]
@@ -538,6 +553,7 @@ def test_old_secrets_open_nothing(rotated: Rotated) -> None:
         ("flexmeasures", "flexmeasures_db"),
         ("openadr", "openadr_db"),
         ("grafana_ro", "grafana_db"),
+        ("cariflex_backup", "postgres_backup"),
     ):
         command = f"psql -h $(hostname -i | cut -d' ' -f1) -U {role} -d postgres -c 'SELECT 1' 2>&1 || true"
         password = f"PGPASSWORD={old[f'vault_{secret}_password']}"
