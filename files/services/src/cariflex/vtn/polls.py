@@ -7,7 +7,8 @@ each time: whether the VEN is registered, and whether there is something for it.
 There may be thousands of VENs, so what is kept of each is little.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import sha256
 
@@ -26,6 +27,14 @@ _VEN = "\ue000".encode()  # stands for a VEN's name in what is kept; no message 
 
 # The VEN whose poll the long way has just found nothing for.
 _nothing_for: ContextVar[str | None] = ContextVar("nothing_for", default=None)
+
+
+class _Fleeting(web.Response):
+    """An answer that is let go of once it is written: aiohttp keeps each connection's last one until the next."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        self.body = None
 
 
 class Polls(Collector):
@@ -87,15 +96,19 @@ class KnownPolls:
     def nothing(self, ven_id: str) -> web.Response:
         """The answer to a poll of a VEN that is known, when there is nothing for it."""
         answer = self._answer_of[ven_id].replace(_VEN, ven_id.encode())
-        return web.Response(body=answer, headers=_HEADERS.copy())
+        return _Fleeting(body=answer, headers=_HEADERS.copy())
 
-    def begin(self) -> None:
-        """Before the long way. Requests of one connection share a context."""
-        _nothing_for.set(None)
+    @contextmanager
+    def asked(self) -> Iterator[Callable[[], str | None]]:
+        """Around the long way; gives what tells for which VEN it has found nothing."""
+        token = _nothing_for.set(None)  # requests of one connection share a context, which is left as it was
+        try:
+            yield _nothing_for.get
+        finally:
+            _nothing_for.reset(token)
 
-    def learn(self, body: bytes, response: web.StreamResponse) -> None:
+    def learn(self, ven_id: str | None, body: bytes, response: web.StreamResponse) -> None:
         """After the long way: remember the poll if it was one with an empty answer."""
-        ven_id = _nothing_for.get()
         if ven_id is None or len(body) > LONGEST_KNOWN_BYTES or b"Signature" in body:
             return
         if not isinstance(response, web.Response) or response.status != 200 or not isinstance(response.body, bytes):

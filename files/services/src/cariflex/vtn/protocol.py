@@ -266,23 +266,22 @@ class Vtn:
         return response
 
     async def _post(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        sender = self._sender_of(request)
-        _sender.set(sender)
-        body = await _body(request)
+        sender, body = self._sender_of(request), await _body(request)
         if request.path != self._poll_path or self._signatures is not None:
             _check(body)
             self._verify(body, sender)
-            return await handler(request)
+            return await _of(sender, handler, request)
         if ven_id := self._polls.ven_of(body, sender and sender[0]):
+            request._read_bytes = None  # aiohttp keeps each connection's last request until the next
             if not self._board.pending(ven_id):
                 return self._polls.nothing(ven_id)
             request_id, now = utils.generate_id(), self._board.clock()
             text = self._distributions.message(self._events_for(ven_id), ven_id, now, request_id)
             return web.Response(text=text, content_type="application/xml")
         _check(body)
-        self._polls.begin()
-        response = await handler(request)
-        self._polls.learn(body, response)
+        with self._polls.asked() as nothing_for:
+            response = await _of(sender, handler, request)
+            self._polls.learn(nothing_for(), body, response)
         return response
 
     def _sender_of(self, request: web.Request) -> tuple[str, Certificate] | None:
@@ -310,6 +309,15 @@ class Vtn:
             raise web.HTTPBadRequest(text=f"Not valid: {error}.") from None
         except SignatureError as error:
             raise web.HTTPForbidden(text=f"Not accepted: {error}.") from None
+
+
+async def _of(sender: tuple[str, Certificate] | None, handler: Handler, request: web.Request) -> web.StreamResponse:
+    """Handle a message of a sender. Requests of one connection share a context: it is left as it was."""
+    token = _sender.set(sender)
+    try:
+        return await handler(request)
+    finally:
+        _sender.reset(token)
 
 
 def _certificate_of(ven_id: object) -> Certificate | None:

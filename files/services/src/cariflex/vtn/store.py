@@ -10,11 +10,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-import alembic.command
-import alembic.config
 import psycopg
 from pydantic import SecretStr, TypeAdapter
-from sqlalchemy import URL, RowMapping, create_engine, delete, func, insert, select, tuple_, update
+from sqlalchemy import URL, Connection, RowMapping, create_engine, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -31,6 +29,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "cariflex_vtn"  # PostgreSQL's NOTIFY: VTN processes tell each other that something changed
 # Keys of advisory locks, arbitrary but fixed.
 _LOCK_MIGRATION, _LOCK_EVENTS = 0x0CA21F1E, 0x0CA21F1F
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _GATHER_SECONDS = 0.05  # notifications that come this close together are one change
 _MOVED_AT_ONCE = 500  # events that one pruning moves, so that it holds the lock for a moment only
 _QUIET_SECONDS = 5.0  # how long the listener waits before it makes sure that the database is still there
@@ -51,7 +50,7 @@ class RefusedError(Exception):
     """What a VEN wants kept contradicts what there is, or is too much; the text says which. Nothing was changed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Registration:
     """A VEN's registration."""
 
@@ -155,6 +154,24 @@ def _guarded(error: Exception) -> StoreError:
     return StoreError(reason[0] if reason else type(error).__name__)
 
 
+def _revision(connection: Connection) -> str | None:
+    if connection.scalar(select(func.to_regclass("alembic_version"))) is None:
+        return None
+    revision: str = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _upgrade(connection: Connection) -> None:
+    # here, because they take 10 MB for as long as the process lives, and most starts do without
+    import alembic.command
+    import alembic.config
+
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+
+
 class PostgresStore:
     """The store. One instance per process."""
 
@@ -184,15 +201,13 @@ class PostgresStore:
                 await connection.execute(postgresql.insert(schema.ven).on_conflict_do_nothing(), rows)
 
     def _migrate(self) -> None:
-        config = alembic.config.Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         engine = create_engine(self._url, connect_args=self._connect_args)
         try:
             with engine.begin() as connection:
                 # Several VTN processes may start at once: one migrates, the others wait and find it done.
                 connection.execute(select(func.pg_advisory_xact_lock(_LOCK_MIGRATION)))
-                config.attributes["connection"] = connection
-                alembic.command.upgrade(config, "head")
+                if _revision(connection) != max(_MIGRATIONS.glob("versions/v*.py")).name[1:5]:
+                    _upgrade(connection)
         finally:
             engine.dispose()
 
