@@ -22,7 +22,7 @@ from aiohttp import web
 from openleadr import OpenADRServer
 from openleadr.messaging import create_message
 
-from cariflex.service import listen
+from cariflex.service import collect_rarely, listen
 from cariflex.vtn.board import Board
 from cariflex.vtn.events import Event, Interval, wire_id
 from cariflex.vtn.protocol import Vtn
@@ -80,6 +80,7 @@ async def serve_ours(port: int, vens: Sequence[str]) -> None:
 
     refreshing: set[asyncio.Task[None]] = set()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, make_event)
+    collect_rarely()
     await listen(Vtn(settings, board, store).app, "127.0.0.1", port)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 
 from cariflex.openadr.tls import own_certificate, server_context
-from cariflex.service import listen, run
+from cariflex.service import collect_rarely, listen, run
 from cariflex.vtn.api import Api
 from cariflex.vtn.board import Board
 from cariflex.vtn.commands import events
@@ -62,6 +62,7 @@ async def serve(settings: VtnSettings) -> None:
             tasks.create_task(board.follow())
             tasks.create_task(prune(settings, board, store))
             await board.loaded.wait()
+            collect_rarely()
             runners.append(await listen(Vtn(settings, board, store).app, settings.host, settings.port, tls))
     finally:
         for runner in reversed(runners):
