@@ -73,6 +73,12 @@ def _text(value: object) -> Fault | None:
     return None if isinstance(value, str) and value.strip() else ("is not a text", "write a text")
 
 
+def _settings(value: object) -> Fault | None:
+    if isinstance(value, dict) and all(isinstance(key, str) and key for key in value):
+        return None
+    return "is not a mapping with texts as keys", "write it as FlexMeasures takes it, such as {soc-max: 100 kWh}"
+
+
 def _boolean(value: object) -> Fault | None:
     return None if isinstance(value, bool) else ("is not true or false", "write true or false, without quotes")
 
@@ -253,9 +259,22 @@ def _schema(units_allowed: Collection[str]) -> Record:
             ),
             "account": _name,
             "users": Each(Record({"username": _name}, {"roles": Many(_name)}), name=_email),
-            "assets": Each(Record({"type": _name}, {"parent": _name, **_coordinates}), name=_name),
+            "assets": Each(
+                Record(
+                    {"type": _name},
+                    {
+                        "parent": _name,
+                        **_coordinates,
+                        **dict.fromkeys(("attributes", "flex_context", "flex_model"), _settings),
+                    },
+                ),
+                name=_name,
+            ),
             "sensors": Each(
-                Record({"id": _integer(1), "unit": _unit(units_allowed), "resolution": _duration, "asset": _name}),
+                Record(
+                    {"id": _integer(1), "unit": _unit(units_allowed), "resolution": _duration, "asset": _name},
+                    {"timezone": _timezone, "attributes": _settings},
+                ),
                 name=_name,
             ),
             "openadr": Record(
@@ -434,6 +453,9 @@ def _asset_problems(topology: object) -> Iterator[Problem]:
         path = f"topology.assets.{name}"
         yield from _missing(f"{path}.type", asset.get("type"), types, "asset type (topology.asset_types)")
         yield from _missing(f"{path}.parent", asset.get("parent"), assets, "asset")
+        for which in ("flex_context", "flex_model"):
+            for where, sensor in _sensors_named(asset.get(which), f"{path}.{which}"):
+                yield from _missing(where, sensor, _records(topology, "sensors"), "sensor")
         if _is_in_loop(name, assets):
             yield Problem(
                 f"{path}.parent",
@@ -441,6 +463,18 @@ def _asset_problems(topology: object) -> Iterator[Problem]:
                 "makes the asset a part of itself",
                 "break the loop of parents",
             )
+
+
+def _sensors_named(value: object, path: str) -> Iterator[tuple[str, str]]:
+    """Where settings of FlexMeasures' scheduler name a sensor, and which."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key == "sensor" and isinstance(entry, str):
+                yield f"{path}.sensor", entry
+            yield from _sensors_named(entry, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _sensors_named(entry, f"{path}.{index}")
 
 
 def _is_in_loop(name: str, assets: Mapping[str, dict[str, Any]]) -> bool:

@@ -100,6 +100,42 @@ def test_assets_form_the_declared_tree_at_the_declared_place(stack: Stack, topol
     )
 
 
+def test_settings_of_the_scheduler_are_kept_by_id_and_only_as_declared(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    wanted = json.loads(json.dumps(topology))
+    site, battery = wanted["assets"]["Cariflex"], wanted["assets"]["Bat_01"]
+    site["flex_context"] = {
+        "consumption-price": {"sensor": "consumption_price"},
+        "production-price": {"sensor": "production_price"},
+        "site-power-capacity": "500 kW",
+    }
+    battery["flex_model"] = {"soc-max": "100 kWh", "power-capacity": "50 kW"}
+    wanted["sensors"]["bat_01_power"]["attributes"] = {"consumption_is_positive": True}
+    first = stack.declare(wanted).json()
+    assert {change["path"]: set(change["after"]) for change in first["changes"]} == {
+        "assets.Cariflex": {"flex_context"},
+        "assets.Bat_01": {"flex_model"},
+        "sensors.bat_01_power": {"attributes"},
+    }
+    assert json.loads(stack.sql("SELECT flex_context FROM generic_asset WHERE name = 'Cariflex'")[0][0]) == {
+        "consumption-price": {"sensor": 84},
+        "production-price": {"sensor": 85},
+        "site-power-capacity": "500 kW",
+    }
+    assert stack.declare(wanted).json()["changed"] is False
+    assert stack.declare(topology).json()["changed"] is False, "what is not declared stays"
+    site["flex_context"] = {"site-power-capacity": "50 apples", "price": "1 EUR/MWh"}
+    refused = stack.declare(wanted)
+    assert refused.status_code == 422
+    assert [problem["path"] for problem in refused.json()["problems"]] == [
+        "assets.Cariflex.flex_context.site-power-capacity",
+        "assets.Cariflex.flex_context.price",
+    ]
+    site["flex_context"] = battery["flex_model"] = wanted["sensors"]["bat_01_power"]["attributes"] = {}
+    assert len(stack.declare(wanted).json()["changes"]) == 3
+
+
 def token_of(stack: Stack, password: str, email: str = OPERATOR) -> requests.Response:
     return stack.request("POST", "/api/requestAuthToken", json={"email": email, "password": password})
 

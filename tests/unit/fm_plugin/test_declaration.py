@@ -164,3 +164,30 @@ def test_whatever_stands_anywhere_is_taken_or_refused(value: Any, data: st.DataO
         problems_found = refused.problems
     assert problems_found is None or problems_found != []
     json.dumps([problem._asdict() for problem in problems_found or ()], allow_nan=False)
+
+
+def test_settings_of_the_scheduler_name_sensors_and_become_ids() -> None:
+    body = small()
+    assets = body["topology"]["assets"]
+    assets["Site"]["flex_context"] = {"consumption-price": {"sensor": "pv_01_power"}, "x": [{"sensor": 7}]}
+    assets["PV_01"]["flex_model"] = {"soc-max": "100 kWh"}
+    body["topology"]["sensors"]["pv_01_power"]["attributes"] = {"capacity_in_mw": 0.05}
+    state = read(body, is_unit).state
+    assert state.assets["Site"].flex_context == {"consumption-price": {"sensor": 41}, "x": [{"sensor": 7}]}
+    assert state.assets["Site"].flex_model is None, "not declared, so left as it is"
+    assert state.assets["PV_01"].flex_model == {"soc-max": "100 kWh"}
+    assert state.sensors[41].attributes == {"capacity_in_mw": 0.05}
+
+
+def test_what_flexmeasures_refuses_of_them_is_named() -> None:
+    body = small()
+    body["topology"]["assets"]["Site"]["flex_context"] = {"a": [{"sensor": "pv_1_power"}]}
+    assert [(p.path, p.value, p.fix) for p in problems(body)] == [
+        ("assets.Site.flex_context.a.0.sensor", "pv_1_power", "write pv_01_power")
+    ]
+    body["topology"]["assets"]["Site"]["flex_context"] = {"soc": 1}
+    with pytest.raises(DeclarationError) as caught:
+        read(body, is_unit, lambda which, given: dict.fromkeys(given, f"not in a {which}"))
+    assert [(p.path, p.value, p.problem) for p in caught.value.problems] == [
+        ("assets.Site.flex_context.soc", 1, "not in a flex_context")
+    ]

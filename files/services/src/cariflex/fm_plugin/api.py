@@ -5,11 +5,14 @@ from __future__ import annotations
 import hmac
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
 from flexmeasures.data import db
+from flexmeasures.data.schemas.scheduling import DBFlexContextSchema
+from flexmeasures.data.schemas.scheduling.storage import DBStorageFlexModelSchema
 from flexmeasures.utils.unit_utils import is_valid_unit
 from sqlalchemy.exc import IntegrityError, OperationalError
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -75,13 +78,39 @@ def _authorize() -> None:
 def _declaration() -> Declaration:
     request.max_content_length = MAX_BYTES
     try:
-        return read(json.loads(request.get_data()), is_valid_unit)
+        return read(json.loads(request.get_data()), is_valid_unit, _flex_faults)
     except RequestEntityTooLarge:
         raise _RequestError(413, f"The body is larger than {MAX_BYTES} bytes.") from None
     except (ValueError, RecursionError):
         raise _RequestError(400, "The body is not JSON.") from None
     except DeclarationError as error:
         raise _RequestError(422, "The topology is wrong. Nothing was written.", error.problems) from None
+
+
+def _flex_faults(which: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """What FlexMeasures' own schemas find wrong, by key; whether sensors exist it can only say once they do."""
+    schema = DBFlexContextSchema() if which == "flex_context" else DBStorageFlexModelSchema()
+    faults = {}
+    for key, value in given.items():
+        if key not in (known := {field.data_key or name for name, field in schema.fields.items()}):
+            faults[key] = f"is unknown to FlexMeasures' scheduler, which has {', '.join(sorted(known))}"
+        elif not _names_a_sensor(value):
+            told = schema.validate({key: value}, partial=True)
+            if key in told:
+                faults[key] = f"is refused by FlexMeasures: {_flat(told[key])}"
+    return faults
+
+
+def _names_a_sensor(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "sensor" in value or any(map(_names_a_sensor, value.values()))
+    return isinstance(value, list) and any(map(_names_a_sensor, value))
+
+
+def _flat(told: Any) -> str:
+    if isinstance(told, dict):
+        return "; ".join(_flat(each) for each in told.values())
+    return "; ".join(map(_flat, told)) if isinstance(told, list) else str(told)
 
 
 def _carry_out(declaration: Declaration) -> dict[str, Any]:

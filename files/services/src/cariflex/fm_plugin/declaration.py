@@ -25,6 +25,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+_Settings = dict[_Name, Any]
+
+
 class UserDeclaration(_Strict):
     """A user of the account, declared under its e-mail address."""
 
@@ -48,6 +51,17 @@ class AssetDeclaration(_Strict):
         description="decimal degrees from -180 to 180",
         examples=[-61.02],
     )
+    attributes: _Settings | None = Field(default=None, description="a mapping, or null to leave it as it is")
+    flex_context: _Settings | None = Field(
+        default=None,
+        description="a mapping as FlexMeasures' scheduler takes it, with names of declared sensors",
+        examples=[{"consumption-price": {"sensor": "consumption_price"}}],
+    )
+    flex_model: _Settings | None = Field(
+        default=None,
+        description="a mapping as FlexMeasures' scheduler takes it, with names of declared sensors",
+        examples=[{"soc-max": "100 kWh"}],
+    )
 
 
 class SensorDeclaration(_Strict):
@@ -58,6 +72,7 @@ class SensorDeclaration(_Strict):
     resolution: Duration = Field(description="an ISO 8601 duration", examples=["PT5M"])
     asset: _Name = Field(description="the name of a declared asset", examples=["Bat_01"])
     timezone: str | None = Field(default=None, description="a name of the tz database, or null for the topology's")
+    attributes: _Settings | None = Field(default=None, description="a mapping, or null to leave it as it is")
 
 
 class TopologyDeclaration(_Strict):
@@ -94,6 +109,10 @@ class Declaration:
     dry_run: bool
 
 
+# Which of the two it is, and its content with sensors' ids -> key -> what is wrong with it.
+FlexFaults = Callable[[Literal["flex_context", "flex_model"], Mapping[str, Any]], Mapping[str, str]]
+
+
 class DeclarationError(Exception):
     """A request that is wrong in itself; `problems` says why."""
 
@@ -102,12 +121,15 @@ class DeclarationError(Exception):
         self.problems = problems
 
 
-def read(body: object, is_unit: Callable[[str], bool]) -> Declaration:
+def read(
+    body: object, is_unit: Callable[[str], bool], flex_faults: FlexFaults = lambda _which, _given: {}
+) -> Declaration:
     """Read a request's body, already decoded from JSON.
 
     Args:
         body: what the client sent.
         is_unit: whether FlexMeasures can work with a unit.
+        flex_faults: what FlexMeasures finds wrong with a `flex_context` or `flex_model`, by key.
 
     Raises:
         DeclarationError: the body is wrong; every problem is named at once.
@@ -117,7 +139,7 @@ def read(body: object, is_unit: Callable[[str], bool]) -> Declaration:
     except ValidationError as error:
         raise DeclarationError([_shape_problem(problem) for problem in problems_of(error, TopologyRequest)]) from None
     topology = request.topology
-    problems = list(_problems(request, is_unit))
+    problems = list(_problems(request, is_unit)) or list(_flex_problems(topology, flex_faults))
     if problems:
         raise DeclarationError(problems)
     return Declaration(
@@ -171,6 +193,41 @@ def _problems(request: TopologyRequest, is_unit: Callable[[str], bool]) -> Itera
             yield from _timezone_problems(f"sensors.{name}.timezone", sensor.timezone)
 
 
+def _flex_problems(topology: TopologyDeclaration, flex_faults: FlexFaults) -> Iterator[Problem]:
+    ids = {name: sensor.id for name, sensor in topology.sensors.items()}
+    for name, asset in topology.assets.items():
+        for which in ("flex_context", "flex_model"):
+            given = getattr(asset, which) or {}
+            unknown = list(_unknown_sensors(given, ids, f"assets.{name}.{which}"))
+            yield from unknown
+            if not unknown:
+                for key, fault in flex_faults(which, _with_ids(given, ids)).items():
+                    fix = "write it as FlexMeasures' documentation of the scheduler says"
+                    yield Problem(f"assets.{name}.{which}.{key}", given.get(key), fault, fix)
+
+
+def _unknown_sensors(value: Any, ids: Mapping[str, int], path: str) -> Iterator[Problem]:
+    """References to sensors by a name that no declared sensor has."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if key == "sensor" and isinstance(entry, str) and entry not in ids:
+                yield Problem(f"{path}.sensor", entry, "is no declared sensor", closest(entry, ids))
+            yield from _unknown_sensors(entry, ids, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _unknown_sensors(entry, ids, f"{path}.{index}")
+
+
+def _with_ids(value: Any, ids: Mapping[str, int]) -> Any:
+    """The same with the ids of sensors in the place of their names, as FlexMeasures keeps it."""
+    if isinstance(value, Mapping):
+        return {
+            key: ids[entry] if key == "sensor" and isinstance(entry, str) else _with_ids(entry, ids)
+            for key, entry in value.items()
+        }
+    return [_with_ids(entry, ids) for entry in value] if isinstance(value, list) else value
+
+
 def _timezone_problems(path: str, name: str) -> Iterator[Problem]:
     known = zoneinfo.available_timezones()
     if name not in known:
@@ -196,6 +253,7 @@ def _ancestors(name: str, assets: Mapping[str, AssetDeclaration]) -> list[str]:
 
 
 def _state(topology: TopologyDeclaration) -> State:
+    ids = {name: sensor.id for name, sensor in topology.sensors.items()}
     depth = {name: len(_ancestors(name, topology.assets)) for name in topology.assets}
     return State(
         accounts={topology.account: Account()},
@@ -204,7 +262,7 @@ def _state(topology: TopologyDeclaration) -> State:
             email: User(topology.account, user.username, tuple(sorted(set(user.roles))))
             for email, user in topology.users.items()
         },
-        assets={name: _asset(name, topology.assets) for name in sorted(topology.assets, key=depth.__getitem__)},
+        assets={name: _asset(name, topology.assets, ids) for name in sorted(topology.assets, key=depth.__getitem__)},
         sensors={
             sensor.id: Sensor(
                 name=name,
@@ -213,13 +271,16 @@ def _state(topology: TopologyDeclaration) -> State:
                 timezone=sensor.timezone or topology.timezone,
                 asset=sensor.asset,
                 account=topology.account,
+                attributes=sensor.attributes,
             )
             for name, sensor in topology.sensors.items()
         },
     )
 
 
-def _asset(name: str, assets: Mapping[str, AssetDeclaration]) -> Asset:
+def _asset(name: str, assets: Mapping[str, AssetDeclaration], ids: Mapping[str, int]) -> Asset:
     located = [assets[each] for each in (name, *_ancestors(name, assets)) if assets[each].latitude is not None]
     latitude, longitude = (located[0].latitude, located[0].longitude) if located else (None, None)
-    return Asset(assets[name].type, assets[name].parent, latitude, longitude)
+    asset = assets[name]
+    flex = (_with_ids(asset.flex_context, ids), _with_ids(asset.flex_model, ids))
+    return Asset(asset.type, asset.parent, latitude, longitude, asset.attributes, *flex)

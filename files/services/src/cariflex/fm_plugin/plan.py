@@ -58,14 +58,24 @@ class User:
     password: str = AS_DECLARED
 
 
+# A mapping of JSON values; None in a declaration: left as it is.
+Settings = Mapping[str, Any] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """An asset of the account; latitude and longitude in decimal degrees (WGS 84)."""
+    """An asset of the account; latitude and longitude in decimal degrees (WGS 84).
+
+    `flex_context` and `flex_model` are FlexMeasures' settings of the scheduler; sensors stand in them by id.
+    """
 
     type: str
     parent: str | None
     latitude: float | None
     longitude: float | None
+    attributes: Settings = None
+    flex_context: Settings = None
+    flex_model: Settings = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class Sensor:
     timezone: str
     asset: str
     account: str | None
+    attributes: Settings = None
 
 
 Entity = Account | Described | User | Asset | Sensor
@@ -140,8 +151,21 @@ class Change:
 
 def plan(current: State, desired: State) -> list[Change]:
     """The changes that make `current` contain `desired`; what is only in `current` is left alone."""
-    pairs = ((kind, key, current.get(kind, key), entity) for kind, key, entity in desired.items())
-    return [Change(kind, key, before, after) for kind, key, before, after in pairs if before != after]
+    changes = []
+    for kind, key, entity in desired.items():
+        before = current.get(kind, key)
+        after = _kept(before, entity)
+        if before != after:
+            changes.append(Change(kind, key, before, after))
+    return changes
+
+
+def _kept(before: Entity | None, after: Entity) -> Entity:
+    """What is declared, with the settings that are not declared as they are."""
+    if not isinstance(after, (Asset, Sensor)) or type(before) is not type(after):
+        return after
+    names = [f.name for f in fields(after) if f.default is None and getattr(after, f.name) is None]
+    return replace(after, **{name: getattr(before, name) for name in names})
 
 
 def apply(state: State, changes: Iterable[Change]) -> State:

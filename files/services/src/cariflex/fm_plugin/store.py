@@ -34,6 +34,7 @@ from cariflex.fm_plugin.plan import (
     Change,
     Described,
     Sensor,
+    Settings,
     State,
     User,
     readable,
@@ -119,6 +120,7 @@ def _assets(account: str) -> tuple[dict[str, Asset], dict[str, tuple[int, ...]]]
         select(
             *(GenericAsset.id, GenericAsset.name, GenericAssetType.name, parent.name),
             *(GenericAsset.latitude, GenericAsset.longitude),
+            *(GenericAsset.attributes, GenericAsset.flex_context, GenericAsset.flex_model),
         )
         .join(GenericAssetType, GenericAsset.generic_asset_type_id == GenericAssetType.id)
         .join(AccountRow, GenericAsset.account_id == AccountRow.id)
@@ -128,8 +130,8 @@ def _assets(account: str) -> tuple[dict[str, Asset], dict[str, tuple[int, ...]]]
     )
     assets: dict[str, Asset] = {}
     ids = defaultdict(list)
-    for id_, name, type_, parent_name, latitude, longitude in _rows(query):
-        assets[name] = Asset(type_, parent_name, latitude, longitude)
+    for id_, name, type_, parent_name, latitude, longitude, *settings in _rows(query):
+        assets[name] = Asset(type_, parent_name, latitude, longitude, *(dict(each or {}) for each in settings))
         ids[name].append(id_)
     return assets, {name: tuple(several) for name, several in ids.items() if len(several) > 1}
 
@@ -138,15 +140,15 @@ def _sensors() -> dict[int, Sensor]:
     query = (
         select(
             *(SensorRow.id, SensorRow.name, SensorRow.unit, SensorRow.event_resolution, SensorRow.timezone),
-            *(GenericAsset.name, AccountRow.name),
+            *(GenericAsset.name, AccountRow.name, SensorRow.attributes),
         )
         .join(GenericAsset, SensorRow.generic_asset_id == GenericAsset.id)
         .outerjoin(AccountRow, GenericAsset.account_id == AccountRow.id)
         .order_by(SensorRow.id)
     )
     return {
-        id_: Sensor(name, unit, resolution, timezone, asset, account)
-        for id_, name, unit, resolution, timezone, asset, account in _rows(query)
+        id_: Sensor(name, unit, resolution, timezone, asset, account, dict(attributes or {}))
+        for id_, name, unit, resolution, timezone, asset, account, attributes in _rows(query)
     }
 
 
@@ -246,6 +248,7 @@ class _Writer:
             "parent_asset": None if asset.parent is None else self._assets[asset.parent],
             "latitude": asset.latitude,
             "longitude": asset.longitude,
+            **_settings(attributes=asset.attributes, flex_context=asset.flex_context, flex_model=asset.flex_model),
         }
         if change.before is None:
             self._assets[name] = GenericAsset(name=name, owner=self._account, **values)
@@ -257,7 +260,12 @@ class _Writer:
 
     def _write_sensor(self, change: Change, sensor: Sensor) -> None:
         asset = self._assets[sensor.asset]
-        values = {"unit": sensor.unit, "event_resolution": sensor.resolution, "timezone": sensor.timezone}
+        values = {
+            "unit": sensor.unit,
+            "event_resolution": sensor.resolution,
+            "timezone": sensor.timezone,
+            **_settings(attributes=sensor.attributes),
+        }
         if change.before is None:
             row = SensorRow(name=sensor.name, generic_asset=asset, **values)
             row.id = change.key
@@ -274,6 +282,11 @@ class _Writer:
             event_datetime=server_now(), event=event, affected_account_id=account_id, affected_user_id=user_id
         )
         db.session.add(record)
+
+
+def _settings(**columns: Settings) -> dict[str, dict[str, Any]]:
+    """The columns that are declared."""
+    return {name: dict(value) for name, value in columns.items() if value is not None}
 
 
 def _event(change: Change) -> str:
