@@ -33,8 +33,8 @@ options:
       - Taken from it are C(account), C(users), C(asset_types), C(assets), C(sensors) and C(site.timezone); what else it
         holds is not looked at.
       - C(attributes), C(flex_context) and C(flex_model) of an asset, and C(attributes) of a sensor, are made equal to what
-        is given, and left as they are where nothing is given. References such as C({sensor: consumption_price}) name
-        declared sensors, and become their ids.
+        is given, and left as they are where nothing is given. A reference to a C(sensor) in them names one of the
+        declared sensors, and becomes its id.
     type: dict
     required: true
   user_passwords:
