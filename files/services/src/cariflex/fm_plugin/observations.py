@@ -1,13 +1,15 @@
-"""``POST /cariflex/v1/observations``: what the VEN and the CEM have observed, into the schema `ems`.
+"""``POST /cariflex/v1/observations``: what our services have observed, into the schema `ems`.
 
-The body is ``{"observations": [{"kind": "s2_status", …}, {"kind": "s2_instruction", …}]}``, the token that of a
-FlexMeasures user in the setting CARIFLEX_OBSERVERS. Sending something again changes nothing, whatever the order.
+The body is ``{"observations": [{"kind": "s2_status", …}, {"kind": "s2_instruction", …}]}``; the kinds are s2_status,
+s2_instruction, openadr_event, openadr_opt and schedule_run. The token is that of a FlexMeasures user in the setting
+CARIFLEX_OBSERVERS. Sending something again changes nothing, whatever the order.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -21,23 +23,31 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 MAX_BYTES = 1024 * 1024
 MOST = 1000  # observations in a body
-KEPT = timedelta(days=400)  # how long a state is kept; instructions stay
+KEPT = timedelta(days=400)  # how long a state is kept; everything else stays
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+Sentence = Annotated[str, Field(max_length=2000)]
+EventId = Annotated[str, Field(min_length=1, max_length=1000)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 StatusName = Literal["SENT", "NEW", "ACCEPTED", "REJECTED", "REVOKED", "STARTED", "SUCCEEDED", "ABORTED"]
 _ENDS = ("REJECTED", "REVOKED", "SUCCEEDED", "ABORTED")
 
 
 class _Observation(BaseModel):
+    """A row; the fields but `kind` are its columns."""
+
     model_config = ConfigDict(extra="forbid")
 
-    resource: Name
+    def row(self) -> dict[str, Any]:
+        """As columns."""
+        return self.model_dump(exclude={"kind"})
 
 
 class Instruction(_Observation):
     """An instruction to a device, with the time of each status it has had so far."""
 
     kind: Literal["s2_instruction"]
+    resource: Name
     instruction_id: UUID
     execution_time: AwareDatetime
     power_kw: FiniteFloat
@@ -65,6 +75,7 @@ class State(_Observation):
     """A device at a time; None: not known, no limit."""
 
     kind: Literal["s2_status"]
+    resource: Name
     time: AwareDatetime
     power_kw: FiniteFloat | None
     stored_kwh: FiniteFloat | None
@@ -72,9 +83,61 @@ class State(_Observation):
     connected: bool
     limit_kw: FiniteFloat | None
 
+
+class Event(_Observation):
+    """A version of an OpenADR event that a VEN has answered; None: not understood, not told."""
+
+    kind: Literal["openadr_event"]
+    ven: Name
+    event_id: EventId
+    modification_number: Count
+    signal: Name | None
+    status: Name
+    test_event: bool = False
+    starts_at: AwareDatetime | None
+    ends_at: AwareDatetime | None
+    intervals: list[tuple[FiniteFloat, FiniteFloat]] = Field(max_length=10_000)  # seconds, value
+    created_at: AwareDatetime | None = None
+    received_at: AwareDatetime
+    answered_at: AwareDatetime
+
     def row(self) -> dict[str, Any]:
         """As columns."""
-        return self.model_dump(exclude={"kind"})
+        return super().row() | {"intervals": json.dumps(self.intervals)}
+
+
+class Opt(_Observation):
+    """A VEN's answer to a version of an event, and when it was decided."""
+
+    kind: Literal["openadr_opt"]
+    ven: Name
+    event_id: EventId
+    modification_number: Count
+    time: AwareDatetime
+    opt_type: Literal["optIn", "optOut"]
+    reason: Sentence | None = None
+
+
+class ScheduleRun(_Observation):
+    """A run of the schedules, sent once when it begins and again when it has ended."""
+
+    kind: Literal["schedule_run"]
+    id: UUID
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+    trigger: Name
+    status: Name
+    error: Sentence | None = None
+    horizon_start: AwareDatetime | None = None
+    horizon_end: AwareDatetime | None = None
+    devices: Count | None = None
+    solver_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    cost_eur: FiniteFloat | None = None
+    baseline_cost_eur: FiniteFloat | None = None
+    energy_kwh: FiniteFloat | None = None
+    baseline_energy_kwh: FiniteFloat | None = None
+    peak_kw: FiniteFloat | None = None
+    baseline_peak_kw: FiniteFloat | None = None
 
 
 class Body(BaseModel):
@@ -82,7 +145,9 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    observations: list[Annotated[Instruction | State, Field(discriminator="kind")]] = Field(max_length=MOST)
+    observations: list[Annotated[Instruction | State | Event | Opt | ScheduleRun, Field(discriminator="kind")]] = Field(
+        max_length=MOST
+    )
 
 
 _INSTRUCTION = """
@@ -98,6 +163,35 @@ _STATE = """
 INSERT INTO ems.s2_status (resource, time, power_kw, stored_kwh, fill_level, connected, limit_kw)
 VALUES (:resource, :time, :power_kw, :stored_kwh, :fill_level, :connected, :limit_kw)
 ON CONFLICT DO NOTHING
+"""
+_EVENT = """
+INSERT INTO ems.openadr_event (ven, event_id, modification_number, signal, status, test_event, starts_at, ends_at,
+    intervals, created_at, received_at, answered_at)
+VALUES (:ven, :event_id, :modification_number, :signal, :status, :test_event, :starts_at, :ends_at,
+    CAST(:intervals AS jsonb), :created_at, :received_at, :answered_at)
+ON CONFLICT (ven, event_id, modification_number) DO UPDATE SET signal = excluded.signal, status = excluded.status,
+    test_event = excluded.test_event, starts_at = excluded.starts_at, ends_at = excluded.ends_at,
+    intervals = excluded.intervals, created_at = excluded.created_at, received_at = excluded.received_at,
+    answered_at = excluded.answered_at
+WHERE excluded.received_at > openadr_event.received_at
+"""
+_OPT = """
+INSERT INTO ems.openadr_opt (ven, event_id, modification_number, time, opt_type, reason)
+VALUES (:ven, :event_id, :modification_number, :time, :opt_type, :reason)
+ON CONFLICT DO NOTHING
+"""
+_RUN = """
+INSERT INTO ems.schedule_run (id, started_at, finished_at, trigger, status, error, horizon_start, horizon_end, devices,
+    solver_seconds, cost_eur, baseline_cost_eur, energy_kwh, baseline_energy_kwh, peak_kw, baseline_peak_kw)
+VALUES (:id, :started_at, :finished_at, :trigger, :status, :error, :horizon_start, :horizon_end, :devices,
+    :solver_seconds, :cost_eur, :baseline_cost_eur, :energy_kwh, :baseline_energy_kwh, :peak_kw, :baseline_peak_kw)
+ON CONFLICT (id) DO UPDATE SET finished_at = excluded.finished_at, status = excluded.status, error = excluded.error,
+    horizon_start = excluded.horizon_start, horizon_end = excluded.horizon_end, devices = excluded.devices,
+    solver_seconds = excluded.solver_seconds, cost_eur = excluded.cost_eur,
+    baseline_cost_eur = excluded.baseline_cost_eur, energy_kwh = excluded.energy_kwh,
+    baseline_energy_kwh = excluded.baseline_energy_kwh, peak_kw = excluded.peak_kw,
+    baseline_peak_kw = excluded.baseline_peak_kw
+WHERE schedule_run.finished_at IS NULL AND excluded.finished_at IS NOT NULL
 """
 
 
@@ -127,10 +221,15 @@ def view() -> Response:
 
 def _store(body: Body) -> None:
     # in the order of their keys: two senders at the same time do not wait for each other in a circle
-    rows = sorted(body.observations, key=lambda one: str(one.row().get("instruction_id", "")))
-    for kind, statement in ((Instruction, _INSTRUCTION), (State, _STATE)):
-        if of_kind := [one.row() for one in rows if isinstance(one, kind)]:
-            db.session.execute(text(statement), of_kind)
+    for kind, statement, key in (
+        (Instruction, _INSTRUCTION, ("instruction_id",)),
+        (State, _STATE, ("resource", "time")),
+        (Event, _EVENT, ("ven", "event_id", "modification_number")),
+        (Opt, _OPT, ("ven", "event_id", "modification_number", "time")),
+        (ScheduleRun, _RUN, ("id",)),
+    ):
+        if of_kind := [one.row() for one in body.observations if isinstance(one, kind)]:
+            db.session.execute(text(statement), sorted(of_kind, key=itemgetter(*key)))
     db.session.execute(text("DELETE FROM ems.s2_status WHERE time < now() - :kept"), {"kept": KEPT})
     db.session.commit()
 
