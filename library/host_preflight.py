@@ -87,6 +87,15 @@ options:
     type: list
     elements: str
     default: []
+  ssh_keys_only:
+    description: >-
+      Whether the SSH server will refuse passwords. Refused where whoever Ansible logged in as has no key.
+    type: bool
+    default: false
+  ssh_keyless:
+    description: Whether Ansible itself logs in with a password.
+    type: bool
+    default: false
   acme_server:
     description: >-
       Directory of the ACME server that will be asked. It has to be reachable before the first deployment, and the
@@ -133,6 +142,14 @@ system:
   sample: debian 13
 systemd:
   description: Whether systemd runs the host.
+  returned: on success
+  type: bool
+container:
+  description: Whether the host is a container, whose kernel belongs to the machine below.
+  returned: on success
+  type: bool
+sets_clock:
+  description: Whether the host may set its clock.
   returned: on success
   type: bool
 python_version:
@@ -210,6 +227,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "engine_socket": {"type": "path", "default": "/var/run/docker.sock"},
     "domains": {"type": "dict", "default": {}},
     "public_addresses": {"type": "list", "elements": "str", "default": []},
+    "ssh_keys_only": {"type": "bool", "default": False},
+    "ssh_keyless": {"type": "bool", "default": False},
     "acme_server": {"type": "str", "default": ""},
     "clock_max_seconds": {"type": "float", "default": 5},
 }
@@ -220,6 +239,8 @@ def facts_of(host: Host) -> dict[str, Any]:
     return {
         "system": host.system,
         "systemd": host.systemd,
+        "container": host.container,
+        "sets_clock": host.sets_clock,
         "python_version": ".".join(map(str, host.python)),
         "memory_gb": round(host.memory_bytes / GB, 1),
         "disk_free_gb": round(host.disk_free_bytes / GB, 1),
@@ -247,6 +268,8 @@ def main() -> None:
         firewall=Firewall(firewall["networks"], int(firewall["port"])) if firewall else None,
         domains=options["domains"],
         public_addresses=options["public_addresses"],
+        ssh_keys_only=options["ssh_keys_only"],
+        ssh_keyless=options["ssh_keyless"],
     )
     limits = Limits(
         systems=options["systems"],

@@ -22,6 +22,10 @@ options:
     description: Path below O(path) to the text of the file.
     type: dict
     default: {}
+  record:
+    description: File below O(path) that remembers which files a run wrote; another one where several share a folder.
+    type: str
+    default: .managed.json
   mode:
     description: Octal mode of the O(files).
     type: str
@@ -85,13 +89,12 @@ from ansible.module_utils.stack_files import Change, File, check_path, diff, pla
 ARGUMENT_SPEC = {
     "path": {"type": "path", "required": True},
     "files": {"type": "dict", "default": {}},
+    "record": {"type": "str", "default": ".managed.json"},
     "mode": {"type": "str", "default": "0644"},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "secrets_owner": {"type": "int", "default": 0},
     "folders": {"type": "dict", "default": {}},
 }
-# Which files an earlier run wrote: only those may ever be removed.
-RECORD = ".managed.json"
 
 
 def read(root: Path, path: str, secret: bool) -> File | None:
@@ -154,7 +157,8 @@ def main() -> None:
         module.fail_json(msg=str(problem))
     wrong_folders = [path for path, uid in folders.items() if folder_is_wrong(root, path, uid)]
 
-    record = root / RECORD
+    # which files an earlier run wrote: only those may ever be removed
+    record = root / options["record"]
     ours = set(json.loads(record.read_text())) if record.is_file() else set()
     found = {path: read(root, path, path.startswith("secrets/")) for path in ours | desired.keys()}
     changes = plan({path: file for path, file in found.items() if file}, desired, ours)
@@ -162,10 +166,10 @@ def main() -> None:
     if not module.check_mode and (changes or ours != desired.keys()):
         root.mkdir(parents=True, exist_ok=True, mode=0o755)
         # first who owns them, then the files: a run that is cut short leaves nothing that no later run would clear away
-        write(root, Change(RECORD, None, File(json.dumps(sorted(ours | desired.keys())), 0o600, 0, 0)))
+        write(root, Change(options["record"], None, File(json.dumps(sorted(ours | desired.keys())), 0o600, 0, 0)))
         for change in changes:
             write(root, change)
-        write(root, Change(RECORD, None, File(json.dumps(sorted(desired)), 0o600, 0, 0)))
+        write(root, Change(options["record"], None, File(json.dumps(sorted(desired)), 0o600, 0, 0)))
     if not module.check_mode:
         for path in wrong_folders:
             make_folder(root, path, folders[path])

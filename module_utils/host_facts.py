@@ -31,6 +31,7 @@ DATA_ROOT = "/var/lib/docker"
 _TIMEOUT = 10  # seconds, for one question to the engine or one command
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 _ROUTE_UP = 0x1
+_SYS_TIME = 25  # CAP_SYS_TIME
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ class SshConnection:
     Attributes:
         client: the address that it comes from, as the host sees it.
         port: the host's port that it uses.
+        user: who logged in.
+        has_key: whether that user may come with a key.
     """
 
     client: str
     port: int
+    user: str = ""
+    has_key: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class Host:
     ssh: SshConnection | None = None  # None: Ansible did not come by SSH
     addresses: tuple[str, ...] = ()  # IPv4 and IPv6, without those that only the host or its link can reach
     reference: Reference | None = None
+    container: bool = False  # the kernel belongs to the machine below
+    sets_clock: bool = True  # the host may set its own clock
 
 
 def read_host(root: Path = Path("/"), engine_socket: str = SOCKET, reference_url: str = "") -> Host:
@@ -142,6 +149,8 @@ def read_host(root: Path = Path("/"), engine_socket: str = SOCKET, reference_url
         ssh=read_ssh(root, os.getpid()),
         addresses=tuple(read_addresses(root)),
         reference=read_reference(reference_url) if reference_url else None,
+        container=any((root / path).exists() for path in ("run/systemd/container", ".dockerenv")),
+        sets_clock=read_sets_clock(root),
     )
 
 
@@ -174,6 +183,12 @@ def read_memory(root: Path) -> int:
     """MemTotal in bytes: what the kernel has to give, slightly less than what is built in."""
     found = re.search(r"^MemTotal:\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def read_sets_clock(root: Path) -> bool:
+    """Whether the host's first process, and so a service, may have CAP_SYS_TIME."""
+    found = re.search(r"^CapBnd:\s+([0-9a-f]+)$", _text(root / "proc/1/status"), re.MULTILINE)
+    return not found or bool(int(found[1], 16) >> _SYS_TIME & 1)
 
 
 def read_routes(root: Path) -> Iterator[Route]:
@@ -260,12 +275,23 @@ def read_ssh(root: Path, process: int) -> SshConnection | None:
     while process > 1 and process not in seen:
         seen.add(process)
         folder = root / "proc" / str(process)
-        found = re.search(r"(?:^|\0)SSH_CONNECTION=(\S+) \d+ \S+ (\d+)(?:\0|$)", _text(folder / "environ"))
+        environment = dict(entry.partition("=")[::2] for entry in _text(folder / "environ").split("\0"))
+        found = re.fullmatch(r"(\S+) \d+ \S+ (\d+)", environment.get("SSH_CONNECTION", ""))
         if found:
-            return SshConnection(found[1].partition("%")[0], int(found[2]))
+            home = root / environment.get("HOME", "").lstrip("/")
+            user = environment.get("USER", "")
+            return SshConnection(found[1].partition("%")[0], int(found[2]), user, _has_key(home))
         parent = re.search(r"^PPid:\s+(\d+)$", _text(folder / "status"), re.MULTILINE)
         process = int(parent[1]) if parent else 0
     return None
+
+
+def _has_key(home: Path) -> bool:
+    """Whether somebody with this home may come with a key."""
+    lines = [
+        line for name in ("authorized_keys", "authorized_keys2") for line in _text(home / ".ssh" / name).split("\n")
+    ]
+    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
 
 
 # --- Docker --------------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ class Wanted:
         firewall: what the firewall will let through to SSH; None where it is not managed.
         domains: public name -> what DNS says of it: addresses, and why there are none.
         public_addresses: where those names shall lead; none stands for the host's own addresses.
+        ssh_keys_only: whether the SSH server will refuse passwords.
+        ssh_keyless: whether Ansible itself logs in with one.
     """
 
     networks: Mapping[str, str]
@@ -49,6 +51,8 @@ class Wanted:
     firewall: Firewall | None = None
     domains: Mapping[str, Collection[str]] = field(default_factory=dict)
     public_addresses: Collection[str] = ()
+    ssh_keys_only: bool = False
+    ssh_keyless: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def host_problems(host: Host, wanted: Wanted, limits: Limits) -> list[Problem]:
         *_route_problems(host, wanted),
         *_port_problems(host, wanted),
         *_ssh_problems(host, wanted),
+        *_key_problems(host, wanted),
         *_domain_problems(host, wanted),
         *_reference_problems(host, wanted, limits),
     ]
@@ -236,6 +241,22 @@ def _ssh_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
             str(wanted.firewall.port),
             f"the firewall would lock you out: this connection uses port {host.ssh.port}",
             f"set firewall_ssh_port: {host.ssh.port}",
+        )
+
+
+def _key_problems(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """An SSH server that would refuse whoever turns passwords off."""
+    if not wanted.ssh_keys_only or host.ssh is None:
+        return
+    user = host.ssh.user or "the user"
+    if wanted.ssh_keyless or not host.ssh.has_key:
+        why = "has no key in ~/.ssh/authorized_keys" if not host.ssh.has_key else "logs in with a password"
+        yield Problem(
+            "hardening_ssh",
+            None,
+            f"SSH without passwords would lock you out: {user}, as whom this connection came, {why}",
+            f"ssh-copy-id {user}@<the host>, and take ansible_password out of the inventory; or, where the host takes"
+            " keys from elsewhere, set preflight_check_ssh_keys: false; or set hardening_ssh: false",
         )
 
 

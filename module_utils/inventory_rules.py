@@ -20,6 +20,7 @@ from .topology_rules import combined, override_problems, topology_problems
 
 Spec = Mapping[str, Any]  # one option of an argument spec: type, elements, choices, options, required, default, no_log
 
+MARK = "FILL_IN"  # in inventories/example
 _SECRET_NAME = re.compile(r"(?:^|[_.])(?:pass|password|passphrase|secret|token|(?:secret|private|api)_key)s?$")
 # Type of an option -> the Python types it takes, what is wrong otherwise, and what to write.
 _TYPES: dict[str, tuple[tuple[type, ...], str, str]] = {
@@ -121,6 +122,29 @@ def missing_problems(
                 yield Problem(
                     name, None, f"is not set, and the role {role} needs it", "set it in group_vars/all/main.yml"
                 )
+
+
+def unfilled_problems(defined: Mapping[str, Any], hosts: Iterable[str] = ()) -> Iterator[Problem]:
+    """Marked values of inventories/example that somebody has copied and not filled in.
+
+    Args:
+        defined: name -> value of what the inventory defines.
+        hosts: the host's name and address.
+    """
+    for path, text in [("hosts.yml", host) for host in hosts] + list(_texts("", dict(defined))):
+        if MARK in text:
+            yield Problem(path, None, "is not filled in", f"write this site's value in place of {MARK}")
+
+
+def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Dotted path -> every text within a value, keys too."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        inner = f"{path}.{key}" if path else str(key)
+        yield inner, str(key)
+        yield from _texts(inner, entry)
+    if isinstance(value, str):
+        yield path, value
 
 
 def missing_secrets(secrets: Mapping[str, str], defined: Iterable[str], make_secrets: str) -> Iterator[Problem]:
@@ -253,6 +277,7 @@ class Inventory:
         wired: name -> the file of the playbooks that sets it.
         read: names that those files read.
         secrets: name -> purpose of the secrets that the environment needs.
+        hosts: the host's name and address.
     """
 
     defined: Mapping[str, Any]
@@ -266,6 +291,7 @@ class Inventory:
     wired: Mapping[str, str]
     read: frozenset[str]
     secrets: Mapping[str, str]
+    hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -302,6 +328,7 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     known = {*inventory.wired, *inventory.read, *inventory.secrets}
     leaves = dict(leaf for name in sorted(secret_names) for leaf in secret_values(name, inventory.defined[name]))
     problems = [
+        *unfilled_problems(inventory.defined, sorted(inventory.hosts)),
         *unknown_problems(inventory.defined, options, known, policy.variables_allowed, hidden),
         *shadowed_problems(from_files, inventory.wired),
         *missing_problems(inventory.argument_specs, inventory.effective, inventory.set_anywhere),

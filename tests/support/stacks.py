@@ -55,6 +55,7 @@ def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]
         # what needs a host or an engine is left out
         "postgres_docker_available": False,
         "flexmeasures_docker_available": False,
+        "grafana_docker_available": False,
         "_traefik_certificate_is_due": False,
         # nothing of this machine, nor of the inventory
         "openadr_stack_path": str(folder / "opt"),

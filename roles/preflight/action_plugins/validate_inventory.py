@@ -102,6 +102,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
             wired=wired,
             read=read,
             secrets=arguments["secrets"],
+            hosts=frozenset({variables["inventory_hostname"], str(variables.get("ansible_host", ""))}),
         )
         policy = rules.Policy(
             burned=rules.read_burned(Path(arguments["burned_secrets"]).read_text(encoding="utf-8")),

@@ -83,6 +83,20 @@ def test_secrets_of_a_real_environment_are_encrypted(inventory: Path, password_f
 
 
 @pytest.mark.parametrize("environment", ["prod"], indirect=True)
+def test_a_vault_that_does_not_open_stops_the_run(inventory: Path, password_file: Path | None, tmp_path: Path) -> None:
+    run(inventory, password_file)
+    vault = inventory / "group_vars/all/vault.yml"
+    before = vault.read_bytes()
+    other = tmp_path / "other-password"
+    other.write_text("another password\n")
+    refused = run(inventory, other)
+    assert refused.returncode != 0
+    assert "Decryption failed" in refused.stdout + refused.stderr
+    assert "TASK" not in refused.stdout
+    assert vault.read_bytes() == before
+
+
+@pytest.mark.parametrize("environment", ["prod"], indirect=True)
 def test_without_a_vault_password_nothing_is_written(inventory: Path) -> None:
     refused = run(inventory)
     assert refused.returncode != 0

@@ -29,6 +29,7 @@ from ansible.module_utils.host_facts import (
     read_memory,
     read_reference,
     read_routes,
+    read_sets_clock,
     read_ssh,
     read_system,
 )
@@ -303,17 +304,33 @@ def test_whole_host(root: Path, no_commands: Path) -> None:
     assert host.disk_free_bytes == pytest.approx(os.statvfs(root).f_bavail * os.statvfs(root).f_frsize, rel=0.1)
 
 
+@pytest.mark.parametrize(("bounding_set", "expected"), [("000001ffffffffff", True), ("00000000a80c25fb", False)])
+def test_whether_the_host_may_set_its_clock(bounding_set: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "proc/1").mkdir(parents=True)
+    (tmp_path / "proc/1/status").write_text(f"Name:\tsystemd\nCapBnd:\t{bounding_set}\nCapAmb:\t0\n")
+    assert read_sets_clock(tmp_path) is expected
+
+
 def test_the_ssh_connection_is_found_above_sudo(tmp_path: Path) -> None:
     processes = {
         900: (700, "PATH=/usr/bin\0SUDO_USER=operator\0"),
         700: (600, "HOME=/home/operator\0"),
-        600: (1, "SHELL=/bin/sh\0SSH_CONNECTION=fe80::7%eth0 50222 fe80::1%eth0 2222\0HOME=/root\0"),
+        600: (
+            1,
+            "SHELL=/bin/sh\0SSH_CONNECTION=fe80::7%eth0 50222 fe80::1%eth0 2222\0HOME=/home/deploy\0USER=deploy\0",
+        ),
     }
     for process, (parent, environment) in processes.items():
         folder = tmp_path / "proc" / str(process)
         folder.mkdir(parents=True)
         (folder / "status").write_text(f"Name:\tsh\nPPid:\t{parent}\nTracerPid:\t0\n")
         (folder / "environ").write_text(environment)
-    assert read_ssh(tmp_path, 900) == SshConnection("fe80::7", 2222)
+    assert read_ssh(tmp_path, 900) == SshConnection("fe80::7", 2222, "deploy", has_key=False)
+    keys = tmp_path / "home/deploy/.ssh/authorized_keys"
+    keys.parent.mkdir(parents=True)
+    keys.write_text("# nobody yet\n\n")
+    assert read_ssh(tmp_path, 900) == SshConnection("fe80::7", 2222, "deploy", has_key=False)
+    keys.write_text("# somebody\nssh-ed25519 AAAA somebody\n")
+    assert read_ssh(tmp_path, 900) == SshConnection("fe80::7", 2222, "deploy", has_key=True)
     (tmp_path / "proc/600/environ").write_text("OLD_SSH_CONNECTION=10.0.0.1 1 10.0.0.2 22\0")
     assert read_ssh(tmp_path, 900) is None

@@ -232,6 +232,26 @@ def test_a_firewall_that_opens_another_port_than_ssh_uses_is_refused() -> None:
     assert found.fix == "set firewall_ssh_port: 2222"
 
 
+KEYS_ONLY = replace(WANTED, ssh_keys_only=True)
+
+
+def test_ssh_without_passwords_is_refused_to_who_has_no_key() -> None:
+    host = replace(BARE, ssh=SshConnection("10.1.2.3", 22, "deploy", has_key=False))
+    (found,) = host_problems(host, KEYS_ONLY, LIMITS)
+    assert str(found).startswith(
+        "hardening_ssh: SSH without passwords would lock you out: deploy, as whom this connection came, has no key"
+    )
+    assert "ssh-copy-id deploy@" in found.fix
+    assert host_problems(host, WANTED, LIMITS) == []
+
+
+def test_ssh_without_passwords_is_refused_to_who_comes_with_one() -> None:
+    host = replace(BARE, ssh=SshConnection("10.1.2.3", 22, "deploy", has_key=True))
+    assert host_problems(host, KEYS_ONLY, LIMITS) == []
+    (found,) = host_problems(host, replace(KEYS_ONLY, ssh_keyless=True), LIMITS)
+    assert "logs in with a password" in str(found)
+
+
 def test_without_ssh_nobody_is_locked_out() -> None:
     assert host_problems(BARE, FIREWALL, LIMITS) == []
 

@@ -241,6 +241,18 @@ def test_variable_of_the_playbooks_may_be_given_on_the_command_line(topology: di
     assert "has no effect" in found.problem
 
 
+def test_what_was_copied_and_not_filled_in_is_refused(topology: dict[str, Any]) -> None:
+    overrides = {"domains": {"grafana": "grafana.FILL_IN"}}
+    unfilled = inventory(
+        topology,
+        defined={"topology_overrides": overrides},
+        topology_overrides=overrides,
+        hosts=frozenset(["FILL_IN"]),
+    )
+    found = [str(problem) for problem in inventory_problems(unfilled, POLICY) if "not filled in" in problem.problem]
+    assert [text.partition(":")[0] for text in found] == ["hosts.yml", "topology_overrides.domains.grafana"]
+
+
 def test_whatever_stands_in_the_vault_is_a_secret(topology: dict[str, Any]) -> None:
     defined = {"grafana_admin_password": GOOD, "oddly_named": "hunter2hunter2"}
     (found,) = inventory_problems(inventory(topology, defined=defined, vaulted=frozenset(["oddly_named"])), POLICY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_inventories_of_the_project_are_valid_once_they_have_secrets(inventory: 
     secrets = inventory.folder / "secrets.yml"
     secrets.write_text(yaml.safe_dump(inventory.vault), encoding="utf-8")
     done = run_playbook(PROJECT / "inventories" / environment, "-e", f"@{secrets}")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_is_refused_until_it_is_filled_in(inventory: Inventory) -> None:
+    secrets = inventory.folder / "secrets.yml"
+    secrets.write_text(yaml.safe_dump(inventory.vault), encoding="utf-8")
+    copy = inventory.folder / "mine"
+    shutil.copytree(PROJECT / "inventories/example", copy)
+    done = run_playbook(copy, "-e", f"@{secrets}")
+    assert done.returncode != 0
+    assert "is not filled in" in done.stdout
+    for path in (copy / "hosts.yml", copy / "group_vars/all/main.yml"):
+        path.write_text(path.read_text().replace("FILL_IN_ADDRESS", "203.0.113.7").replace("FILL_IN", "site.example"))
+    done = run_playbook(copy, "-e", f"@{secrets}")
     assert done.returncode == 0, done.stdout
 
 
