@@ -42,6 +42,14 @@ done
 rm -rf containers network volumes tmp
 """
 
+# Images that are not in the archive any more.
+FORGET = f"""
+docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' |
+  while read -r image; do grep -qF '"'"$image"'"' {ARCHIVE}/manifest.json || echo "$image"; done |
+  xargs --no-run-if-empty docker image rm
+docker image prune --force
+"""
+
 
 def docker(*arguments: str, timeout: float = 120, stdin: str | None = None) -> str:
     """What a docker command of the machine below prints.
@@ -187,9 +195,8 @@ def running(image: str, archive: Path, say: Callable[[str], None], keep: bool = 
             if keep:
                 say(f"{host.name} is kept: docker exec -it {host.name} bash")
             else:
-                # frees the images of earlier versions; those in use stay for the next run
-                prune = ["docker", "exec", host.name, "docker", "image", "prune", "--all", "--force"]
-                subprocess.run(prune, capture_output=True, timeout=120)
+                # frees the images of earlier versions; those of the archive stay for the next run
+                subprocess.run(["docker", "exec", host.name, "sh", "-c", FORGET], capture_output=True, timeout=120)
                 docker("rm", "--force", "--volumes", host.name)
 
 
