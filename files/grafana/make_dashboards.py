@@ -40,6 +40,8 @@ UNITS = {
 }
 # Forecasts and schedules are stored on the sensor that they are for, beside what was measured or received.
 MEASURED = "NOT IN ('forecaster', 'scheduler')"
+# Stands for FlexMeasures' public address, which is another one on each host: the role grafana puts it in.
+FLEXMEASURES = "https://flexmeasures.invalid/"
 # What a series is called, in SQL.
 AFTER_ASSET = "asset.name"
 AFTER_SENSOR = "replace(sensor.name, '_', ' ')"
@@ -154,6 +156,166 @@ WHERE sensor.id IN ({_ids(sensors)})
 ORDER BY latest.missing DESC NULLS FIRST, sensor.id"""  # noqa: S608 - as above
 
 
+def net_sql(sensors: Sequence[Sensor]) -> str:
+    """What the S2 devices take less what PV brings, in kW; where either is not known there is no value."""
+    return f"""\
+SELECT pv."time", 'taken from the grid' AS metric, devices.kw - pv.kw AS value
+FROM (
+  SELECT "time", sum(kw) AS kw
+  FROM (
+    SELECT $__timeGroupAlias(event_start,$__interval), sensor_id, avg(event_value) AS kw
+    FROM (
+      SELECT DISTINCT ON (belief.sensor_id, belief.event_start)
+        belief.sensor_id, belief.event_start, belief.event_value
+      FROM timed_belief belief
+      JOIN data_source source ON source.id = belief.source_id
+      WHERE belief.sensor_id IN ({_ids(sensors)})
+        AND $__timeFilter(belief.event_start)
+        AND belief.cumulative_probability = 0.5
+        AND source.type {MEASURED}
+      ORDER BY belief.sensor_id, belief.event_start, belief.belief_horizon, belief.source_id DESC
+    ) latest
+    GROUP BY 1, 2
+  ) each
+  GROUP BY 1
+) pv
+JOIN ({_DEVICES_SQL}) devices ON devices."time" = pv."time"
+ORDER BY 1"""  # noqa: S608 - as above
+
+
+# What the S2 devices take together: the mean of each in an interval, added up.
+_DEVICES_SQL = """
+  SELECT "time", sum(kw) AS kw
+  FROM (
+    SELECT $__timeGroupAlias(status.time,$__interval), resource, avg(power_kw) AS kw
+    FROM ems.s2_status status
+    WHERE $__timeFilter(status.time)
+      AND power_kw IS NOT NULL
+    GROUP BY 1, 2
+  ) each
+  GROUP BY 1
+"""
+
+# The newest plan of each device, added up, beside what they took. Plans are for sensors in kW, whatever their names.
+PLAN_SQL = f"""\
+SELECT "time", metric, value
+FROM (
+  SELECT "time", 'planned' AS metric, sum(kw) AS value
+  FROM (
+    SELECT $__timeGroupAlias(event_start,$__interval), id, avg(event_value) AS kw
+    FROM (
+      SELECT DISTINCT ON (sensor.id, belief.event_start) sensor.id, belief.event_start, belief.event_value
+      FROM sensor
+      JOIN timed_belief belief ON belief.sensor_id = sensor.id
+      JOIN data_source source ON source.id = belief.source_id
+      WHERE sensor.unit = 'kW'
+        AND $__timeFilter(belief.event_start)
+        AND belief.cumulative_probability = 0.5
+        AND source.type = 'scheduler'
+      ORDER BY sensor.id, belief.event_start, belief.belief_horizon, belief.source_id DESC
+    ) latest
+    GROUP BY 1, 2
+  ) each
+  GROUP BY 1
+  UNION ALL
+  SELECT "time", 'actual' AS metric, kw AS value
+  FROM ({_DEVICES_SQL}) devices
+) both_of_them
+ORDER BY 1, 2"""  # noqa: S608 - as above
+
+EVENTS_SQL = """\
+SELECT
+  event.received_at AS "Received",
+  event.event_id AS "Event",
+  event.modification_number AS "Version",
+  event.signal AS "Signal",
+  event.status AS "Status",
+  event.starts_at AS "Starts",
+  event.ends_at AS "Ends",
+  opt.opt_type AS "Opt",
+  opt.reason AS "Reason",
+  event.ven AS "VEN"
+FROM ems.openadr_event event
+LEFT JOIN LATERAL (
+  SELECT opt_type, reason
+  FROM ems.openadr_opt opt
+  WHERE opt.ven = event.ven AND opt.event_id = event.event_id AND opt.modification_number = event.modification_number
+  ORDER BY opt.time DESC
+  LIMIT 1
+) opt ON true
+WHERE $__timeFilter(event.received_at) OR $__timeFilter(event.starts_at)
+ORDER BY event.received_at DESC, event.event_id
+LIMIT 200"""
+
+INSTRUCTIONS_SQL = """\
+SELECT
+  execution_time AS "Time",
+  resource AS "Device",
+  mode AS "Mode",
+  power_kw AS "Power",
+  limit_kw AS "Limit",
+  reason AS "Because of",
+  array_to_string(event_ids, ', ') AS "Events",
+  status AS "Status",
+  EXTRACT(EPOCH FROM accepted_at - sent_at) AS "Accepted after"
+FROM ems.s2_instruction
+WHERE $__timeFilter(execution_time)
+ORDER BY execution_time DESC, resource
+LIMIT 200"""
+
+# The last of each; what happens seldom is looked for in a longer time than the dashboard's.
+TASKS_SQL = """\
+SELECT task AS "Task", status AS "Status", at AS "Last", waiting AS "Waiting", failed AS "Failed", detail AS "Detail"
+FROM (
+  (
+    SELECT DISTINCT ON (name) 1 AS part, 'queue ' || name AS task, status, time AS at, waiting, failed, detail
+    FROM ems.health_sample
+    WHERE kind = 'queue' AND time > now() - interval '1 day'
+    ORDER BY name, time DESC
+  )
+  UNION ALL
+  (
+    SELECT 2, 'schedule', status, started_at, NULL, NULL, COALESCE(error, trigger)
+    FROM ems.schedule_run
+    ORDER BY started_at DESC
+    LIMIT 10
+  )
+  UNION ALL
+  (
+    SELECT DISTINCT ON (kind) 3, 'backup ' || kind, status, started_at, NULL, NULL, COALESCE(error, archive)
+    FROM ems.backup_run
+    WHERE started_at > now() - interval '31 days'
+    ORDER BY kind, started_at DESC
+  )
+  UNION ALL
+  (
+    SELECT 4, 'restore drill', status, started_at, NULL, NULL, COALESCE(error, archive)
+    FROM ems.drill_run
+    ORDER BY started_at DESC
+    LIMIT 1
+  )
+) tasks
+ORDER BY part, at DESC, task"""
+
+HEALTH_SQL = """\
+SELECT DISTINCT ON (kind, name)
+  kind AS "Kind",
+  name AS "Name",
+  status AS "Status",
+  time AS "Seen",
+  cpu AS "CPU",
+  memory_bytes AS "Memory",
+  memory_bytes::float8 / memory_limit_bytes AS "Of its limit",
+  restarts AS "Restarts",
+  disk_used_fraction AS "Disk used",
+  certificate_days AS "Days left",
+  outbox_age_seconds AS "Outbox age",
+  detail AS "Detail"
+FROM ems.health_sample
+WHERE kind <> 'queue' AND time > now() - interval '1 day'
+ORDER BY kind, name, time DESC"""
+
+
 def _ids(sensors: Sequence[Sensor]) -> str:
     return ", ".join(str(sensor.id) for sensor in sensors)
 
@@ -223,6 +385,37 @@ class Panels:
                 panel.override_by_name(sensor.title, [d.DynamicConfigValue("unit", UNITS[sensor.unit])])
         return panel
 
+    def power(self, id_: int, title: str, description: str, sql: str) -> timeseries.Panel:
+        """A panel of power in kW, from a query of its own."""
+        panel = self.series(id_, title, description, self.devices("pv"), AFTER_SENSOR)
+        return panel.targets([Query(sql, "time_series", self._datasource)])
+
+    def log(
+        self, id_: int, title: str, description: str, sql: str, columns: dict[str, list[d.DynamicConfigValue]]
+    ) -> table.Panel:
+        """A table with a line for each thing that happened or runs.
+
+        Args:
+            id_: its number.
+            title: its title.
+            description: what it shows.
+            sql: a query whose columns are called as the table shows them.
+            columns: how to show the columns that are no plain texts.
+        """
+        panel = (
+            table.Panel()
+            .id(id_)
+            .title(title)
+            .description(description)
+            .datasource(self._datasource)
+            .with_target(Query(sql, "table", self._datasource))
+            .height(10)
+            .span(24)
+        )
+        for name, settings in columns.items():
+            panel.override_by_name(name, settings)
+        return panel
+
     def signal(self, id_: int, title: str, description: str, name: str, combined_by: str) -> timeseries.Panel:
         """A panel with one bar for each interval of a signal that is there only while an event lasts."""
         return (
@@ -271,6 +464,41 @@ class Panels:
         )
 
 
+def _unit(unit: str, decimals: int = 1) -> list[d.DynamicConfigValue]:
+    return [d.DynamicConfigValue("unit", unit), d.DynamicConfigValue("decimals", decimals)]
+
+
+def _steps(unit: str, orange: float, red: float, *, falling: bool = False) -> list[d.DynamicConfigValue]:
+    """A cell that is orange and red from these values on; where it is falling, below them."""
+    colours = ("red", "orange", "green") if falling else ("green", "orange", "red")
+    at = (None, red, orange) if falling else (None, orange, red)
+    steps = [d.Threshold(value, colour) for value, colour in zip(at, colours, strict=True)]
+    return [
+        *_unit(unit),
+        d.DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
+        d.DynamicConfigValue("color", {"mode": "thresholds"}),
+        d.DynamicConfigValue("thresholds", d.ThresholdsConfig(d.ThresholdsMode.ABSOLUTE, steps)),
+    ]
+
+
+def _words(**colours: str) -> list[d.DynamicConfigValue]:
+    """A cell in the colour of the word in it."""
+    options = {word: d.ValueMappingResult(word, colour) for word, colour in colours.items()}
+    return [
+        d.DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
+        d.DynamicConfigValue("mappings", [d.ValueMap(options)]),
+    ]
+
+
+def _to_panel(title: str, id_: int) -> dashboard.DashboardLink:
+    """A link to another panel, over the same time."""
+    return (
+        dashboard.DashboardLink(title)
+        .type(d.DashboardLinkType.LINK)
+        .url(f"/d/cariflex/cariflex-ems?viewPanel={id_}&${{__url_time_range}}")
+    )
+
+
 def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard.Dashboard:
     """The one dashboard of the system.
 
@@ -291,6 +519,13 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
         .week_start("monday")
         .tooltip(d.DashboardCursorSync.CROSSHAIR)
         .readonly()
+        .link(
+            dashboard.DashboardLink("FlexMeasures")
+            .type(d.DashboardLinkType.LINK)
+            .icon("external link")
+            .target_blank(True)
+            .url(FLEXMEASURES)
+        )
         .with_panel(
             panels.series(
                 1, "PV production", "Power of each PV system, on top of each other.", panels.devices("pv"), AFTER_ASSET
@@ -304,6 +539,23 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             )
         )
         .with_panel(panels.series(3, "EV charging", "Charge of each vehicle.", panels.devices("ev"), AFTER_ASSET))
+        .with_panel(
+            panels.power(
+                4,
+                "Grid net power",
+                "What the S2 devices take less what PV brings; below zero the site feeds in. The site has no meter at"
+                " the grid: what else it takes is not in it.",
+                net_sql(panels.devices("pv")),
+            )
+            .fill_opacity(20)
+            .thresholds(
+                dashboard.ThresholdsConfig()
+                .mode(d.ThresholdsMode.ABSOLUTE)
+                .steps([d.Threshold(None, "green"), d.Threshold(0, "orange")])
+            )
+            .thresholds_style(common.GraphThresholdsStyleConfig().mode(m.GraphThresholdsStyleMode.LINE))
+            .links([_to_panel("Container health", 14)])
+        )
         .with_panel(
             panels.series(
                 5,
@@ -341,7 +593,60 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Irradiance, temperature and wind at the site.",
                 panels.named("irradiance", "temperature", "wind_speed"),
                 AFTER_SENSOR,
-            ).span(24)
+            )
+        )
+        .with_panel(
+            panels.power(
+                9,
+                "Schedule against actual",
+                "Power of all S2 devices together, above zero when they charge: by the newest plan, and as measured.",
+                PLAN_SQL,
+            )
+            .span(24)
+            .override_by_name(
+                "planned",
+                [
+                    d.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+                    d.DynamicConfigValue("custom.lineInterpolation", "stepAfter"),
+                ],
+            )
+            .links([_to_panel("Job queue and tasks", 12), _to_panel("S2 instruction log", 11)])
+        )
+        .with_panel(
+            panels.log(
+                10,
+                "OpenADR events and opts",
+                "Versions of events that were received, or begin, in the time shown, with the answer that holds.",
+                EVENTS_SQL,
+                {"Opt": _words(optIn="green", optOut="orange")},
+            ).links([_to_panel("Load-control signal", 6), _to_panel("S2 instruction log", 11)])
+        )
+        .with_panel(
+            panels.log(
+                11,
+                "S2 instruction log",
+                "What devices were told, and what became of it. The newest 200.",
+                INSTRUCTIONS_SQL,
+                {
+                    "Power": _unit(units.KiloWatt),
+                    "Limit": _unit(units.KiloWatt),
+                    "Accepted after": _steps(units.Seconds, 5, 30),
+                    "Status": _words(SUCCEEDED="green", STARTED="green", REJECTED="red", ABORTED="red"),
+                },
+            ).links([_to_panel("Schedule against actual", 9), _to_panel("OpenADR events and opts", 10)])
+        )
+        .with_panel(
+            panels.log(
+                12,
+                "Job queue and tasks",
+                "Queues of FlexMeasures' worker, and the last runs of schedules, backups and restore drills.",
+                TASKS_SQL,
+                {
+                    "Status": _words(ok="green", running="blue", failed="red"),
+                    "Waiting": _steps(units.Short, 20, 100),
+                    "Failed": _steps(units.Short, 1, 10),
+                },
+            ).links([_to_panel("Schedule against actual", 9), _to_panel("Container health", 14)])
         )
         .with_panel(
             panels.freshness(
@@ -349,7 +654,24 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Data freshness",
                 "Sensors that ought to get a value every interval; signals, which come with events only, are left out.",
                 panels.sensors(lambda sensor: not sensor.name.endswith("_signal")),
-            )
+            ).links([_to_panel("Job queue and tasks", 12)])
+        )
+        .with_panel(
+            panels.log(
+                14,
+                "Container health",
+                "The last sample of each container, of the host and of each certificate; taken every minute.",
+                HEALTH_SQL,
+                {
+                    "Status": _words(ok="green", starting="blue", unhealthy="red", exited="red", missing="red"),
+                    "CPU": _unit(units.Short, 2),
+                    "Memory": _unit(units.BytesIEC),
+                    "Of its limit": _steps(units.PercentUnit, 0.8, 0.95),
+                    "Disk used": _steps(units.PercentUnit, 0.8, 0.9),
+                    "Days left": _steps(units.Days, 20, 7, falling=True),
+                    "Outbox age": _steps(units.Seconds, 60, 300),
+                },
+            ).links([_to_panel("Data freshness", 13)])
         )
     )
 

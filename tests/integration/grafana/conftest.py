@@ -138,6 +138,12 @@ def _upgrade(server: Server) -> None:
         *("--env", "FLEXMEASURES_ENV=production", os.environ[IMAGES[1]], "flexmeasures", "db", "upgrade"),
         seconds=180,
     )
+    ours = f"from cariflex.fm_plugin.migrate import _upgrade_ours; _upgrade_ours({address!r})"
+    docker(
+        *("run", "--rm", "--network", f"container:{server.container}", "--user", FLEXMEASURES_USER),
+        *("--volume", f"{ROOT}/files/services/src:/plugin:ro", "--env", "PYTHONPATH=/plugin"),
+        *(os.environ[IMAGES[1]], "python", "-c", ours),
+    )
 
 
 def _fill(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -181,7 +187,43 @@ def _fill(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
                CROSS JOIN (VALUES (interval '0', 0, 1), ('1 hour', 1000, 1), ('-1 hour', 2000, 2), ('-1 hour', 3000, 3))
                  AS kind (horizon, extra, source)"""
         )
+        for statement in OBSERVED:
+            cursor.execute(statement.encode())
     connection.commit()
+
+
+# What our own services write. Two devices take 10 and 20 kW; everything else is well, and there is some of everything.
+OBSERVED = (
+    """INSERT INTO ems.s2_status (resource, time, power_kw, connected)
+       SELECT name, time, kw, true FROM (VALUES ('battery_01', 10), ('ev_01', 20)) AS device (name, kw),
+         generate_series(date_trunc('hour', now()) - interval '24 hours', now(), interval '1 minute') time""",
+    """INSERT INTO ems.s2_instruction (instruction_id, resource, execution_time, power_kw, limit_kw, factor, mode,
+         reason, event_ids, status, changed_at, sent_at, accepted_at)
+       SELECT gen_random_uuid(), 'ev_01', time, 11, 22, 0.5, 'charge', 'plan', '{cap-1,cap-2}', 'SUCCEEDED', time,
+         time - interval '3 seconds', time - interval '1 second'
+       FROM generate_series(now() - interval '23 hours', now(), interval '1 hour') time""",
+    """INSERT INTO ems.openadr_event (ven, event_id, modification_number, signal, status, test_event, starts_at,
+         ends_at, intervals, received_at, answered_at)
+       VALUES ('ven', 'cap-1', 0, 'LOAD_CONTROL', 'far', false, now(), now() + interval '1 hour', '[[3600, 50]]',
+         now() - interval '2 hours', now() - interval '2 hours')""",
+    """INSERT INTO ems.openadr_opt (ven, event_id, modification_number, time, opt_type, reason)
+       VALUES ('ven', 'cap-1', 0, now() - interval '2 hours', 'optIn', NULL),
+         ('ven', 'cap-1', 0, now() - interval '1 hour', 'optOut', 'maintenance')""",
+    """INSERT INTO ems.schedule_run (id, started_at, finished_at, trigger, status)
+       VALUES (gen_random_uuid(), now() - interval '1 hour', now(), 'rhythm', 'ok')""",
+    """INSERT INTO ems.health_sample (time, kind, name, status, cpu, memory_bytes, memory_limit_bytes, restarts,
+         disk_used_fraction, certificate_days, outbox_age_seconds, waiting, failed)
+       SELECT now() - minutes * interval '1 minute', kind, name, 'ok', 0.1, 1000, 4000, 0, disk, days, outbox, 0, 0
+       FROM generate_series(0, 20000, 10) minutes, (VALUES
+         ('container', 'openadr-vtn', NULL, NULL, NULL), ('container', 'openadr-ven', NULL, NULL, 0),
+         ('container', 'flexmeasures-worker', NULL, NULL, NULL), ('host', 'host', 0.5, NULL, NULL),
+         ('queue', 'scheduling', NULL, NULL, NULL), ('certificate', 'openadr-vtn', NULL, 90, NULL))
+         AS sample (kind, name, disk, days, outbox)""",
+    """INSERT INTO ems.backup_run (id, started_at, finished_at, status, archive, kind)
+       VALUES (gen_random_uuid(), now() - interval '20 hours', now() - interval '20 hours', 'ok', 'a.tar', 'full')""",
+    """INSERT INTO ems.drill_run (id, started_at, finished_at, status, archive)
+       VALUES (gen_random_uuid(), now() - interval '7 days', now() - interval '7 days', 'ok', 'a.tar')""",
+)
 
 
 @pytest.fixture

@@ -16,7 +16,13 @@ PANELS = {
     for panel in json.loads((ROOT / "files/grafana/dashboards/cariflex.json").read_text(encoding="utf-8"))["panels"]
 }
 SERIES = [panel for panel in PANELS.values() if panel["targets"][0]["format"] == "time_series"]
-PRICES, LOAD_CONTROL, DEMAND_RESPONSE, FRESHNESS = 5, 6, 7, 13
+NET, PRICES, LOAD_CONTROL, DEMAND_RESPONSE, PLAN, EVENTS, INSTRUCTIONS, TASKS, FRESHNESS, HEALTH = (
+    4,
+    5,
+    6,
+    7,
+    *range(9, 15),
+)
 
 pytestmark = pytest.mark.docker
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -65,6 +71,72 @@ def test_signals_keep_their_strictest_value_when_zoomed_out(
     # the hour that is under way may lack its last quarters
     zoomed = [value for *_, value in ask(grafana_ro, PANELS[id_], interval=timedelta(hours=1)).rows][1:-1]
     assert set(zoomed) == {shown}
+
+
+def test_net_power_is_what_devices_take_less_what_pv_brings(ask: Ask, grafana_ro: Connection) -> None:
+    values = {value for *_, value in ask(grafana_ro, PANELS[NET]).rows}
+    assert values == {10 + 20 - sum(range(41, 51))}
+    hours = ask(grafana_ro, PANELS[NET], interval=timedelta(hours=1)).rows
+    assert {value for *_, value in hours} == values, "means, not sums over the time shown"
+
+
+def test_net_power_is_not_guessed_where_a_side_is_missing(ask: Ask, superuser: Connection) -> None:
+    superuser.execute("DELETE FROM ems.s2_status")
+    assert ask(superuser, PANELS[NET]).rows == []
+
+
+def test_the_newest_plan_lies_beside_what_devices_took(ask: Ask, superuser: Connection) -> None:
+    def values(name: str) -> set[float]:
+        return {value for _, metric, value in ask(superuser, PANELS[PLAN]).rows if metric == name}
+
+    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3 AND sensor_id > 42")
+    assert values("actual") == {30}
+    assert values("planned") == {6000 + 41 + 42}
+    superuser.execute(
+        """INSERT INTO timed_belief SELECT event_start, '-2 hours', 0.5, 7, sensor_id, 3
+           FROM timed_belief WHERE source_id = 3 AND sensor_id = 41"""
+    )
+    assert values("planned") == {3042 + 7}
+
+
+def rows(ask: Ask, connection: Connection, id_: int) -> list[dict[str, Any]]:
+    """What a table shows, by column."""
+    answer = ask(connection, PANELS[id_])
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+def test_an_event_is_shown_with_the_answer_that_holds(ask: Ask, grafana_ro: Connection) -> None:
+    (event,) = rows(ask, grafana_ro, EVENTS)
+    assert (event["Event"], event["Signal"], event["Opt"]) == ("cap-1", "LOAD_CONTROL", "optOut")
+    assert event["Reason"] == "maintenance"
+
+
+def test_instructions_are_listed_with_the_newest_first(ask: Ask, grafana_ro: Connection) -> None:
+    listed = rows(ask, grafana_ro, INSTRUCTIONS)
+    assert 23 <= len(listed) <= 24
+    assert [one["Time"] for one in listed] == sorted((one["Time"] for one in listed), reverse=True)
+    assert (listed[0]["Events"], listed[0]["Accepted after"]) == ("cap-1, cap-2", 2)
+
+
+def test_tasks_are_queues_schedules_backups_and_drills(ask: Ask, grafana_ro: Connection) -> None:
+    assert [(one["Task"], one["Status"]) for one in rows(ask, grafana_ro, TASKS)] == [
+        ("queue scheduling", "ok"),
+        ("schedule", "ok"),
+        ("backup full", "ok"),
+        ("restore drill", "ok"),
+    ]
+
+
+def test_the_last_sample_of_everything_is_shown(ask: Ask, superuser: Connection) -> None:
+    superuser.execute(
+        """INSERT INTO ems.health_sample (time, kind, name, status)
+           VALUES (now() + interval '1 second', 'container', 'openadr-vtn', 'unhealthy')"""
+    )
+    superuser.execute("SET LOCAL ROLE grafana_ro")
+    shown = {one["Name"]: one for one in rows(ask, superuser, HEALTH) if one["Kind"] != "certificate"}
+    assert set(shown) == {"openadr-vtn", "openadr-ven", "flexmeasures-worker", "host"}
+    assert shown["openadr-vtn"]["Status"] == "unhealthy"
+    assert shown["openadr-ven"]["Of its limit"] == 0.25
 
 
 def test_a_gap_is_not_filled(ask: Ask, superuser: Connection) -> None:
@@ -117,6 +189,15 @@ def test_freshness_ignores_prices_of_tomorrow(ask: Ask, superuser: Connection) -
         ("sensor", "generic_asset_id"),
         ("data_source", "type"),
         ("generic_asset", "name"),
+        ("ems.s2_status", "power_kw"),
+        ("ems.s2_instruction", "event_ids"),
+        ("ems.openadr_event", "signal"),
+        ("ems.openadr_opt", "reason"),
+        ("ems.schedule_run", "trigger"),
+        ("ems.health_sample", "waiting"),
+        ("ems.health_sample", "memory_limit_bytes"),
+        ("ems.backup_run", "archive"),
+        ("ems.drill_run", "started_at"),
     ],
 )
 def test_a_column_that_FlexMeasures_drops_is_noticed(  # noqa: N802 - its name
@@ -137,6 +218,47 @@ def test_a_column_that_FlexMeasures_drops_is_noticed(  # noqa: N802 - its name
 
 
 @pytest.mark.parametrize(
+    ("what", "table"),
+    [
+        ("event_start", "timed_belief"),
+        ("belief_horizon", "timed_belief"),
+        ("cumulative_probability", "timed_belief"),
+        ("event_value", "timed_belief"),
+        ("sensor_id", "timed_belief"),
+        ("source_id", "timed_belief"),
+        ("name", "sensor"),
+        ("unit", "sensor"),
+        ("event_resolution", "sensor"),
+        ("generic_asset_id", "sensor"),
+        ("type", "data_source"),
+        ("name", "generic_asset"),
+        (None, "ems.s2_status"),
+        (None, "ems.s2_instruction"),
+        (None, "ems.openadr_event"),
+        (None, "ems.openadr_opt"),
+        (None, "ems.schedule_run"),
+        (None, "ems.health_sample"),
+        (None, "ems.backup_run"),
+        (None, "ems.drill_run"),
+    ],
+)
+def test_a_grant_that_is_missing_is_noticed(what: str | None, table: str, ask: Ask, superuser: Connection) -> None:
+    columns = f" ({what})" if what else ""
+    superuser.execute(f"REVOKE SELECT{columns} ON {table} FROM grafana_ro".encode())
+    superuser.execute("SET LOCAL ROLE grafana_ro")
+
+    def is_refused(panel: dict[str, Any]) -> bool:
+        try:
+            with superuser.transaction():
+                ask(superuser, panel)
+        except psycopg.errors.InsufficientPrivilege:
+            return True
+        return False
+
+    assert any(is_refused(panel) for panel in PANELS.values())
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "SELECT email FROM fm_user",
@@ -147,6 +269,8 @@ def test_a_column_that_FlexMeasures_drops_is_noticed(  # noqa: N802 - its name
         "SELECT * FROM audit_log",
         "UPDATE timed_belief SET event_value = 0",
         "DELETE FROM sensor",
+        "DELETE FROM ems.openadr_event",
+        "INSERT INTO ems.drill_run (id, started_at, status) VALUES (gen_random_uuid(), now(), 'ok')",
         "CREATE TABLE mine (id int)",
         "CREATE TEMPORARY TABLE mine (id int)",
     ],

@@ -177,9 +177,29 @@ def test_panels_keep_the_ids_that_links_name() -> None:
         1: "PV production",
         2: "Battery state of charge",
         3: "EV charging",
+        4: "Grid net power",
         5: "Prices",
         6: "Load-control signal",
         7: "Demand-response signal",
         8: "Weather",
+        9: "Schedule against actual",
+        10: "OpenADR events and opts",
+        11: "S2 instruction log",
+        12: "Job queue and tasks",
         13: "Data freshness",
+        14: "Container health",
     }
+    assert len(panels) == 14
+
+
+def test_links_lead_to_panels_that_exist_and_to_flexmeasures() -> None:
+    dashboard = json.loads(FILES[0].read_text(encoding="utf-8"))
+    targets = {panel["id"]: panel["title"] for panel in dashboard["panels"]}
+    links = [link for panel in dashboard["panels"] for link in panel.get("links", [])]
+    assert len(links) >= 10
+    for link in links:
+        found = re.fullmatch(r"/d/cariflex/cariflex-ems\?viewPanel=(\d+)&\$\{__url_time_range\}", link["url"])
+        assert found is not None
+        assert targets[int(found[1])] == link["title"]
+    # the role grafana puts this host's address in its place
+    assert [link["url"] for link in dashboard["links"]] == ["https://flexmeasures.invalid/"]
