@@ -32,8 +32,8 @@ options:
       - A topology in the form of C(playbooks/vars/topology.yml).
       - Taken from it are C(account), C(users), C(asset_types), C(assets), C(sensors) and C(site.timezone); what else it
         holds is not looked at.
-      - C(attributes), C(flex_context) and C(flex_model) of an asset, and C(attributes) of a sensor, are made equal to what
-        is given, and left as they are where nothing is given. A reference to a C(sensor) in them names one of the
+      - C(attributes), C(flex_context) and C(flex_model) of an asset, and C(attributes) of a sensor, are made equal to
+        what is given, and left as they are where nothing is given. A reference to a C(sensor) in them names one of the
         declared sensors, and becomes its id.
     type: dict
     required: true

@@ -1,4 +1,4 @@
-"""Calls to an HTTP API of ours: one address, one token, bounded tries; nothing between us and the server."""
+"""Calls to an HTTP API: one address, one token, bounded tries, no redirect followed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ssl
 import time
 import urllib.error
 import urllib.parse
+from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException
 from typing import Any, NamedTuple
@@ -55,6 +56,8 @@ class HttpApi:
         timeout: how long one try waits for data, in seconds.
         validate_certs: whether the certificate of an https address is checked.
         ca_path: file with the certificate authorities to check it with; None for the system's.
+        headers: what carries the token, in the place of ``Authorization``.
+        elsewhere: whether the server may be below a path, and behind a proxy of ours.
 
     Attributes:
         calls: how many requests were sent, tries included.
@@ -73,23 +76,26 @@ class HttpApi:
         timeout: float = 30,
         validate_certs: bool = True,
         ca_path: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        elsewhere: bool = False,
     ) -> None:
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        path = "" if elsewhere else parts.path.strip("/")
+        if parts.scheme not in ("http", "https") or not parts.hostname or path or parts.query:
             raise ApiError(f"url = {shown(url)} is no address: write one such as {example}.")
         if parts.username or parts.password:
             raise ApiError("url holds a user name: write only scheme, host and port; the token is given apart.")
-        self.server = f"{parts.scheme}://{parts.netloc}"
+        self.server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.calls = 0
         self._request = Request(
             headers={
-                "Authorization": f"Bearer {token}",
+                **({"Authorization": f"Bearer {token}"} if headers is None else headers),
                 "Content-Type": "application/json",
                 "Accept": "application/json",
                 **({"Host": host_header} if host_header else {}),
             },
-            # The server is on a network of the host: no proxy, no other address, no netrc (it would replace the token).
-            use_proxy=False,
+            # A server on a network of the host: no proxy. No other address, and no netrc (it would replace the token).
+            use_proxy=elsewhere,
             use_netrc=False,
             follow_redirects="none",
             timeout=timeout,
@@ -97,13 +103,23 @@ class HttpApi:
             ca_path=ca_path,
         )
 
-    def call(self, method: str, path: str, content: object = None) -> Answer:
+    def call(
+        self,
+        method: str,
+        path: str,
+        content: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        tries: int | None = None,
+    ) -> Answer:
         """Send a request that may be sent again after any failure, because it declares a state or only asks.
 
         Args:
             method: such as ``PUT``.
             path: from the root of the server.
             content: sent as JSON; None for no body.
+            headers: beside those of every request.
+            tries: how many there are; None for the usual number.
 
         Returns:
             The answer of the last try, whatever its status; status 0 when there was none.
@@ -112,18 +128,23 @@ class HttpApi:
             ApiError: the server's certificate is not trusted.
         """
         body = None if content is None else json.dumps(content).encode()
-        for attempt in range(1, TRIES + 1):
-            answer = self._try(method, self.server + path, body)
-            if answer.status not in (0, 429) and answer.status < 500:
+        tries = tries or TRIES
+        for attempt in range(1, tries + 1):
+            answer = self._try(method, self.server + path, body, headers)
+            if not self.passes(answer):
                 break
-            if attempt < TRIES:
+            if attempt < tries:
                 time.sleep(_pause(answer, attempt))
         return answer
 
-    def _try(self, method: str, address: str, body: bytes | None) -> Answer:
+    def passes(self, answer: Answer) -> bool:
+        """Whether a failure may pass by itself, so that the request is worth another try."""
+        return answer.status in (0, 429) or answer.status >= 500
+
+    def _try(self, method: str, address: str, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
         self.calls += 1
         try:
-            with self._request.open(method, address, data=body) as response:
+            with self._request.open(method, address, data=body, headers=dict(headers or {})) as response:
                 return Answer(response.status, response.headers, response.read().decode(errors="replace"))
         except urllib.error.HTTPError as error:
             with error:

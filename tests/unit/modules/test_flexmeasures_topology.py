@@ -1,7 +1,5 @@
 """flexmeasures_topology against a server of ours: what it sends, what it makes of every answer, what it never says."""
 
-import datetime
-import ipaddress
 import socket
 import ssl
 import threading
@@ -13,10 +11,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils import http_api
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from .conftest import ROOT, Reply, RunModule, Server
 
@@ -303,32 +297,6 @@ def test_neither_proxy_nor_netrc_gets_in_between(
     server.replies = [Reply(body=UNCHANGED)]
     assert not run_module("flexmeasures_topology", arguments(server.url))["failed"]
     assert server.received[0].headers["Authorization"] == f"Bearer {TOKEN}"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that only trusts itself, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FlexMeasures of the tests")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 @pytest.fixture

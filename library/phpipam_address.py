@@ -1,0 +1,248 @@
+#!/usr/bin/python
+# Copyright: Cariflex EMS contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: one address of phpIPAM, given or the first that is free."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: phpipam_address
+short_description: Make one address of phpIPAM as declared, or take the first that is free
+description:
+  - For a whole subnet use M(phpipam_subnet), which reads and writes it at once.
+  - With O(ip=first_free) the hostname says which address is meant, so a second run finds the one that the first took.
+  - What an option does not say is left as it is; an empty text clears a field.
+author: Cariflex EMS contributors
+options:
+  url:
+    description:
+      - Address of phpIPAM, for instance C(https://ipam.example.org), without C(/api). Redirects are not followed.
+      - Without it the environment's E(PHPIPAM_URL).
+    type: str
+    required: true
+  app_id:
+    description: Name of an API app with the permission Read / Write. Without it the environment's E(PHPIPAM_APP_ID).
+    type: str
+    required: true
+  app_code:
+    description:
+      - The app's code, of 32 characters at most, when its security is I(SSL with App code token).
+      - Without it, and without O(username), the environment's E(PHPIPAM_APP_CODE).
+    type: str
+  username:
+    description: A user to log in as, when the app's security is I(SSL with User token).
+    type: str
+  password:
+    description: That user's password.
+    type: str
+  timeout:
+    description: How long one try waits for an answer, in seconds. phpIPAM itself waits up to 30 s for its lock.
+    type: int
+    default: 45
+  validate_certs:
+    description: Whether to check phpIPAM's certificate.
+    type: bool
+    default: true
+  ca_path:
+    description: File with the certificate authorities to check it with; the system's when left out.
+    type: path
+  section:
+    description: Name of the section, exactly as it is written there.
+    type: str
+    required: true
+  subnet:
+    description: The subnet that the address is in, in CIDR form. It has to be there.
+    type: str
+    required: true
+  ip:
+    description: The address, or V(first_free) for the first that is free, which needs O(hostname).
+    type: str
+    required: true
+  state:
+    description: Whether the address is to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  hostname:
+    description: Name of the address, of 255 characters at most.
+    type: str
+  description:
+    description: What it is, in 64 characters at most.
+    type: str
+  tag:
+    description: Name of its tag, such as V(Used), V(Reserved) or V(DHCP); of a new address V(Used) when left out.
+    type: str
+  mac:
+    description: Its hardware address.
+    type: str
+  owner:
+    description: Whose it is, in 128 characters at most.
+    type: str
+  note:
+    description: What else there is to say.
+    type: str
+  is_gateway:
+    description: Whether it is the gateway. A subnet has one; the former one loses the flag.
+    type: bool
+  exclude_ping:
+    description: Whether phpIPAM's scans leave it alone; they would change its tag.
+    type: bool
+  custom_fields:
+    description: Values by name of custom field, with or without C(custom_).
+    type: dict
+attributes:
+  check_mode:
+    support: full
+    description: Only reads. Of V(first_free) it tells the address that would be taken now.
+  diff_mode:
+    support: full
+    description: The fields that differ.
+  idempotent:
+    support: full
+    description: A second run changes and writes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Keep an address of the OpenADR network
+  phpipam_address:
+    url: https://ipam.example.org
+    app_id: cariflex
+    app_code: "{{ vault_phpipam_app_code }}"
+    section: Cariflex EMS
+    subnet: 192.168.240.0/24
+    ip: 192.168.240.11
+    hostname: openadr-ven
+    tag: Used
+    exclude_ping: true
+
+- name: Take the first free address for a new device
+  phpipam_address:
+    url: https://ipam.example.org
+    app_id: cariflex
+    app_code: "{{ vault_phpipam_app_code }}"
+    section: Cariflex EMS
+    subnet: 192.168.240.0/24
+    ip: first_free
+    hostname: battery-gateway
+  register: battery_gateway
+"""
+
+RETURN = r"""
+ip:
+  description: The address; null when it is not there.
+  returned: success
+  type: str
+api_calls:
+  description: How many requests were sent, tries included.
+  returned: always
+  type: int
+partial:
+  description: What had been written when a call failed.
+  returned: failure
+  type: dict
+http_status:
+  description: Status of the answer that was a failure; 0 when there was none.
+  returned: failure of a call
+  type: int
+api_code:
+  description: The code in the body of that answer.
+  returned: failure of a call
+  type: int
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.phpipam_book import Book, Written, difference
+from ansible.module_utils.phpipam_client import PhpIpamClient
+from ansible.module_utils.phpipam_options import (
+    ADDRESS_FIELDS,
+    CONNECTION,
+    RefusedError,
+    finish,
+    network_of,
+    refuse,
+)
+from ansible.module_utils.phpipam_plan import Plan, Row, conflicts, plan, problems, wanted
+from ansible.module_utils.problem import shown
+
+FIRST_FREE = "first_free"
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **CONNECTION,
+    "section": {"type": "str", "required": True},
+    "subnet": {"type": "str", "required": True},
+    "ip": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **ADDRESS_FIELDS,
+}
+
+
+def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, written: Written) -> dict[str, Any]:
+    """Make the address as it is declared; see `phpipam_options.Run`."""
+    network, book = network_of(options["subnet"]), Book(client)
+    entry = {name: options[name] for name in ("ip", *ADDRESS_FIELDS)}
+    free = options["ip"] == FIRST_FREE
+    if free and not options["hostname"]:
+        raise RefusedError("ip = first_free needs a hostname: it says which address is meant the next time.")
+    # an address of the subnet stands for the one that is not known yet
+    checked = {**entry, "ip": str(network[1])} if free else entry
+    refuse(problems([checked], network, tags=None, path="options"))
+    section_id = book.section_id(options["section"])
+    found = None if section_id is None else book.subnet(section_id, network)
+    if found is None:
+        where = f"section {shown(options['section'])} of this phpIPAM"
+        raise RefusedError(f"subnet = {options['subnet']} is not in the {where}. Fix: make it with phpipam_subnet.")
+    subnet_id, rows = int(found["id"]), book.rows(int(found["id"]))
+    if free:
+        named = [row for row in rows if row.hostname == options["hostname"]]
+        if len(named) > 1:
+            several = ", ".join(row.ip for row in named)
+            raise RefusedError(
+                f"hostname = {options['hostname']} is that of {several}. Fix: delete all but one of them."
+            )
+        entry = {**entry, "ip": named[0].ip if named else ""}
+    if options["state"] == "absent":
+        return _absent(book, subnet_id, [row for row in rows if row.ip == entry["ip"]], written, check=check)
+    refuse(problems([checked], network, tags=book.tags, path="options"))
+    if free and not entry["ip"]:
+        return _take(book, subnet_id, entry, written, check=check)
+    desired = wanted([entry], book.tags)
+    refuse(conflicts(rows, desired))
+    changes = plan(rows, desired)
+    if not check:
+        book.write(subnet_id, changes, written)
+    return {"changed": changes.changed, "ip": desired[0].ip, "diff": difference(changes, book.tags)}
+
+
+def _take(book: Book, subnet_id: int, entry: Mapping[str, Any], written: Written, *, check: bool) -> dict[str, Any]:
+    """Take the first address that is free."""
+    ip = book.next_free(subnet_id)
+    if ip is None:
+        raise RefusedError(
+            "No address of the subnet is free. Fix: delete one that is not used, or take another subnet."
+        )
+    (one,) = wanted([{**entry, "ip": ip}], book.tags)
+    if not check:
+        ip = book.first_free(subnet_id, one)  # somebody may have taken the one we saw
+        written.created.append(ip)
+    (one,) = wanted([{**entry, "ip": ip}], book.tags)
+    return {"changed": True, "ip": ip, "diff": difference(Plan(create=(one,)), book.tags)}
+
+
+def _absent(book: Book, subnet_id: int, rows: list[Row], written: Written, *, check: bool) -> dict[str, Any]:
+    if len(rows) > 1:
+        raise RefusedError(f"{rows[0].ip} is in the subnet {len(rows)} times. Fix: delete all but one of the rows.")
+    changes = Plan(delete=tuple(rows))
+    if not check:
+        book.write(subnet_id, changes, written)
+    return {"changed": changes.changed, "ip": None, "diff": difference(changes, book.tags if rows else {})}
+
+
+def main() -> None:
+    """Run the module."""
+    finish(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True), run)
+
+
+if __name__ == "__main__":
+    main()

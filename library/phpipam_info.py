@@ -1,0 +1,151 @@
+#!/usr/bin/python
+# Copyright: Cariflex EMS contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: what a phpIPAM holds."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: phpipam_info
+short_description: Read sections, subnets and addresses of phpIPAM
+description:
+  - Changes nothing. Without O(section) it tells the sections, with it the section's subnets, with O(subnet) the
+    addresses.
+author: Cariflex EMS contributors
+options:
+  url:
+    description:
+      - Address of phpIPAM, for instance C(https://ipam.example.org), without C(/api). Redirects are not followed.
+      - Without it the environment's E(PHPIPAM_URL).
+    type: str
+    required: true
+  app_id:
+    description: Name of an API app with the permission Read / Write. Without it the environment's E(PHPIPAM_APP_ID).
+    type: str
+    required: true
+  app_code:
+    description:
+      - The app's code, of 32 characters at most, when its security is I(SSL with App code token).
+      - Without it, and without O(username), the environment's E(PHPIPAM_APP_CODE).
+    type: str
+  username:
+    description: A user to log in as, when the app's security is I(SSL with User token).
+    type: str
+  password:
+    description: That user's password.
+    type: str
+  timeout:
+    description: How long one try waits for an answer, in seconds. phpIPAM itself waits up to 30 s for its lock.
+    type: int
+    default: 45
+  validate_certs:
+    description: Whether to check phpIPAM's certificate.
+    type: bool
+    default: true
+  ca_path:
+    description: File with the certificate authorities to check it with; the system's when left out.
+    type: path
+  section:
+    description: Name of a section, exactly as it is written there.
+    type: str
+  subnet:
+    description: A subnet of O(section), in CIDR form.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: There is nothing to differ.
+  idempotent:
+    support: full
+    description: It changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Read the addresses of the OpenADR network
+  phpipam_info:
+    url: https://ipam.example.org
+    app_id: cariflex
+    app_code: "{{ vault_phpipam_app_code }}"
+    section: Cariflex EMS
+    subnet: 192.168.240.0/24
+  register: openadr_internal
+"""
+
+RETURN = r"""
+sections:
+  description: Names of all sections.
+  returned: success
+  type: list
+  elements: str
+subnets:
+  description: The subnets of the section, in CIDR form, with description and id; empty without O(section).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{subnet: 192.168.240.0/24, description: openadr-internal, id: 7}]
+addresses:
+  description: The addresses of the subnet, each with what is not empty; empty without O(subnet).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{ip: 192.168.240.10, hostname: openadr-vtn, tag: Used}]
+api_calls:
+  description: How many requests were sent, tries included.
+  returned: always
+  type: int
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.phpipam_book import Book
+from ansible.module_utils.phpipam_client import PhpIpamClient
+from ansible.module_utils.phpipam_options import CONNECTION, RefusedError, finish, network_of
+from ansible.module_utils.phpipam_plan import told
+from ansible.module_utils.problem import one_of, shown
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CONNECTION, "section": {"type": "str"}, "subnet": {"type": "str"}}
+
+
+def run(client: PhpIpamClient, options: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+    """Read what is asked for; see `phpipam_options.Run`."""
+    if options["subnet"] and not options["section"]:
+        raise RefusedError("subnet needs section: the same subnet may be in several.")
+    network, book = network_of(options["subnet"]) if options["subnet"] else None, Book(client)
+    sections = {str(row.get("name")): int(row["id"]) for row in book.sections()}
+    result: dict[str, Any] = {"changed": False, "sections": list(sections), "subnets": [], "addresses": []}
+    if not options["section"]:
+        return result
+    if options["section"] not in sections:
+        fix = one_of(options["section"], sections)
+        raise RefusedError(f"section = {shown(options['section'])} is no section of this phpIPAM. Fix: {fix}")
+    section_id = sections[options["section"]]
+    if network is None:
+        subnets = book.subnets(section_id)
+    else:
+        found = book.subnet(section_id, network)
+        subnets = [] if found is None else [found]
+        names = {id_: name for name, id_ in book.tags.items()}
+        result["addresses"] = [told(row, names) for each in subnets for row in book.rows(int(each["id"]))]
+    result["subnets"] = [
+        {
+            "subnet": f"{row.get('subnet')}/{row.get('mask')}",
+            "description": row.get("description") or "",
+            "id": int(row["id"]),
+        }
+        for row in subnets
+    ]
+    return result
+
+
+def main() -> None:
+    """Run the module."""
+    finish(AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True), run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Sections, subnets and addresses of a phpIPAM: found without doubt, and changed by a plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .phpipam_client import PhpIpamClient, PhpIpamError
+from .phpipam_plan import (
+    CUSTOM,
+    Network,
+    Plan,
+    Row,
+    Update,
+    Wanted,
+    creation,
+    merged,
+    patch,
+    row_of,
+    told,
+)
+from .problem import Problem, one_of
+
+
+@dataclass
+class Written:
+    """What has been written so far, for whoever has to know after a failure."""
+
+    created: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """For the result."""
+        return {"created": self.created, "updated": self.updated, "deleted": self.deleted}
+
+
+class Book:
+    """The address book of one phpIPAM."""
+
+    def __init__(self, client: PhpIpamClient) -> None:
+        self._client = client
+        self._tags: dict[str, int] | None = None
+
+    @property
+    def tags(self) -> Mapping[str, int]:
+        """Name -> id of the tags; of a name that several have, the first one."""
+        if self._tags is None:
+            self._tags = {}
+            for row in self._client.rows("/addresses/tags/"):
+                self._tags.setdefault(str(row["type"]), int(row["id"]))
+        return self._tags
+
+    # --- sections ---
+
+    def sections(self) -> list[dict[str, Any]]:
+        """All that the app may see."""
+        return self._client.rows("/sections/")
+
+    def section_id(self, name: str) -> int | None:
+        """The id of a section. By the list: a lookup by name takes another case too, and a number for an id."""
+        return next((int(row["id"]) for row in self.sections() if row.get("name") == name), None)
+
+    def create_section(self, name: str, permissions: Mapping[str, str] | None) -> int:
+        """Make a section; without permissions for groups, administrators alone see it."""
+        content = {"name": name, **({"permissions": json.dumps(permissions)} if permissions else {})}
+        return int(self._client.change("POST", "/sections/", content)["id"])
+
+    # --- subnets ---
+
+    def subnets(self, section_id: int) -> list[dict[str, Any]]:
+        """Those of a section."""
+        return self._client.rows(f"/sections/{section_id}/subnets/")
+
+    def subnet(self, section_id: int, network: Network) -> dict[str, Any] | None:
+        """One of a section, by its exact CIDR."""
+        wanted = (str(network.network_address), str(network.prefixlen))
+        found = [row for row in self.subnets(section_id) if (str(row.get("subnet")), str(row.get("mask"))) == wanted]
+        if len(found) > 1:
+            ids = ", ".join(str(row["id"]) for row in found)
+            raise PhpIpamError(f"{network} is in the section several times ({ids}). Fix: delete all but one of them.")
+        return found[0] if found else None
+
+    def create_subnet(self, section_id: int, network: Network, fields: Mapping[str, Any]) -> int:
+        """Make a subnet."""
+        place = {"subnet": str(network.network_address), "mask": str(network.prefixlen), "sectionId": section_id}
+        return int(self._client.change("POST", "/subnets/", {**place, **fields})["id"])
+
+    def update_subnet(self, subnet_id: int, fields: Mapping[str, Any]) -> None:
+        """Change fields of a subnet, at least one."""
+        self._client.change("PATCH", f"/subnets/{subnet_id}/", fields)
+
+    def delete_subnet(self, subnet_id: int) -> None:
+        """Delete a subnet, and with it, without asking, all that is in it."""
+        self._client.change("DELETE", f"/subnets/{subnet_id}/")
+
+    # --- addresses ---
+
+    def rows(self, subnet_id: int) -> list[Row]:
+        """The addresses of a subnet."""
+        return [row_of(row) for row in self._client.rows(f"/subnets/{subnet_id}/addresses/")]
+
+    def unknown_fields(self, names: Sequence[str], controller: str) -> list[Problem]:
+        """Which custom fields this phpIPAM does not have."""
+        if not names:
+            return []
+        found = self._client.ask(f"/{controller}/custom_fields/")
+        known = list(found) if isinstance(found, dict) else []
+        short = [name.removeprefix(CUSTOM) for name in known]
+        return [
+            Problem(
+                f"custom_fields.{name.removeprefix(CUSTOM)}",
+                None,
+                f"is no custom field of {controller}",
+                one_of(name, short),
+            )
+            for name in names
+            if name not in known
+        ]
+
+    def first_free(self, subnet_id: int, one: Wanted) -> str:
+        """Make an address at the first that is free; returns it. Never tried twice: it would take two."""
+        content = {name: value for name, value in creation(one, subnet_id).items() if name not in ("ip", "subnetId")}
+        told_ = self._client.change("POST", f"/addresses/first_free/{subnet_id}/", content, tries=1)
+        return str(told_["data"])
+
+    def next_free(self, subnet_id: int) -> str | None:
+        """The address that `first_free` would take now; None where all are taken."""
+        found = self._client.ask(f"/subnets/{subnet_id}/first_free/")
+        return found if isinstance(found, str) else None
+
+    def write(self, subnet_id: int, changes: Plan, written: Written) -> None:
+        """Make the changes, in their order; `written` keeps count.
+
+        Raises:
+            PhpIpamError: one was refused; those before it stand in `written`, and another run finishes.
+        """
+        for row in changes.delete:
+            self._client.change("DELETE", f"/addresses/{row.id}/")
+            written.deleted.append(row.ip)
+        for update in changes.update:
+            self._update(update, written)
+        for one in changes.create:
+            self._create(subnet_id, one, written)
+
+    def _update(self, update: Update, written: Written) -> None:
+        self._client.change("PATCH", f"/addresses/{update.row.id}/", patch(update))
+        written.updated.append(update.row.ip)
+
+    def _create(self, subnet_id: int, one: Wanted, written: Written) -> None:
+        try:
+            self._client.change("POST", "/addresses/", creation(one, subnet_id))
+        except PhpIpamError as error:
+            if error.api_code != 409:
+                raise
+            # somebody was faster, or our own first try arrived and its answer did not
+            row = next((row for row in self.rows(subnet_id) if row.ip == one.ip), None)
+            if row is None:
+                raise
+            if (after := merged(row, one)) != row:
+                self._update(Update(row, after), written)
+        else:
+            written.created.append(one.ip)
+
+
+def difference(changes: Plan, tags: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """The changes as Ansible shows a diff: of an update, the fields that differ."""
+    names = {id_: name for name, id_ in tags.items()}
+    before = {row.ip: told(row, names) for row in changes.delete}
+    after = {one.ip: told(merged(Row(0, one.ip), one), names) for one in changes.create}
+    for update in changes.update:
+        old, new = told(update.row, names), told(update.after, names)
+        before[update.row.ip] = {name: old.get(name) for name in {**old, **new} if old.get(name) != new.get(name)}
+        after[update.row.ip] = {name: new.get(name) for name in {**old, **new} if old.get(name) != new.get(name)}
+    return {"before": before, "after": after}

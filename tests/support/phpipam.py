@@ -1,0 +1,554 @@
+"""A phpIPAM to test with: it keeps state and answers as phpIPAM 1.8.2 or 1.7.4 does, with everything that is odd in it.
+
+What it answers is held against recordings of both versions (tests/contract/phpipam). It knows what our modules use:
+users, sections, subnets, addresses, tags, custom fields, and devices as far as their redirect goes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import json
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+CODE = "rwCode-0123456789abcdefghijABCDE"
+READ_ONLY_CODE = "roCode-0123456789abcdefghijABCDE"
+OFF_CODE = "offCode-0123456789abcdefghijABCD"
+USER, PASSWORD = "ansible", "ansible-Secret1"
+TOKEN = "5W0QMWi3iZuNhQOvSVfzTM7x"
+# app -> code and permission; an app without a code wants a user's token
+APPS = {
+    "cariflexcode": (CODE, "rw"),
+    "cariflexnest": ("nestCode-0123456789abcdefghijABC", "rw"),
+    "cariflexro": (READ_ONLY_CODE, "r"),
+    "cariflexoff": (OFF_CODE, "off"),
+    "cariflex": (None, "rw"),
+}
+SUBNET_KEYS = {"subnet", "mask", "sectionId", "description", "masterSubnetId", "vlanId", "isFull", "isPool", "id"}
+ADDRESS_KEYS = {
+    *("ip", "ip_addr", "subnetId", "hostname", "description", "mac", "owner", "note", "tag", "is_gateway", "id"),
+    *("excludePing", "deviceId", "port", "location"),
+}
+TAGS = ("Offline", "Used", "Reserved", "DHCP")
+_ROW = {
+    "deviceId": None,
+    "location": None,
+    "port": None,
+    "lastSeen": "1970-01-01 00:00:01",
+    "PTRignore": 0,
+    "PTR": 0,
+    "firewallAddressObject": None,
+    "editDate": None,
+    "customer_id": None,
+}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
+    """An answer that is no success."""
+
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code or status
+
+
+@dataclass
+class Reply:
+    """What goes out: a body of None is an empty one."""
+
+    status: int
+    body: dict[str, Any] | str | None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class PhpIpam:
+    """The state, and the answers.
+
+    Attributes:
+        version: 1.8.2 or 1.7.4.
+        requests: method and path of each request.
+        before: called with each request before it is answered; may raise `Refusal`, or give a reply of its own.
+    """
+
+    version: str = "1.8.2"
+    sections: dict[int, dict[str, Any]] = field(default_factory=dict)
+    subnets: dict[int, dict[str, Any]] = field(default_factory=dict)
+    addresses: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tags: dict[int, str] = field(default_factory=lambda: dict(enumerate(TAGS, 1)))
+    custom_fields: dict[str, list[str]] = field(
+        default_factory=lambda: {"addresses": ["custom_cariflex_role"], "subnets": ["custom_cariflex_env"]}
+    )
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
+    before: Callable[[str, str], Reply | None] = lambda _method, _path: None
+    tokens: set[str] = field(default_factory=set)
+    next_id: dict[str, int] = field(default_factory=lambda: {"sections": 3, "subnets": 7, "addresses": 11})
+
+    # --- the frame ---
+
+    def answer(self, method: str, target: str, headers: dict[str, str], raw: bytes) -> Reply:
+        """Answer a request."""
+        path, _, query = target.partition("?")
+        self.requests.append((method, path))
+        with contextlib.suppress(ValueError):
+            self.bodies.append(json.loads(raw or b"null"))
+        try:
+            if (prepared := self.before(method, path)) is not None:
+                return prepared
+            if not path.startswith("/api/"):
+                return Reply(302, "<html>", {"Location": "/login/"})
+            app, *parts = [part for part in path.removeprefix("/api/").split("/") if part]
+            self._admit(app, parts, method, headers)
+            content = self._content(method, headers, raw)
+            told = self._route(method, parts, content, query, headers, nested=app == "cariflexnest")
+        except Refusal as refusal:
+            message = {"code": refusal.code, "success": False, "message": str(refusal), "time": 0.001}
+            return Reply(refusal.status, message)
+        return told if isinstance(told, Reply) else Reply(told["code"], {**told, "time": 0.001})
+
+    def _admit(self, app: str, parts: list[str], method: str, headers: dict[str, str]) -> None:
+        if app not in APPS:
+            raise Refusal(400, "Invalid application id")
+        code, permission = APPS[app]
+        if permission == "off":
+            raise Refusal(503, "Application disabled")
+        if parts[:1] == ["user"] and method == "POST":
+            return
+        given = headers.get("token") or headers.get("phpipam-token")
+        if code is not None and given in {other for other, _ in APPS.values() if other and other != code}:
+            raise Refusal(403, "Invalid token")
+        if given not in ({code} if code else self.tokens):
+            status, text = (403, "Invalid token") if parts[:1] == ["user"] and given else (401, "Unauthorized")
+            raise Refusal(status, text)
+        if permission == "r" and method not in ("GET", "HEAD", "OPTIONS"):
+            raise Refusal(401, "invalid permissions")
+
+    def _content(self, method: str, headers: dict[str, str], raw: bytes) -> dict[str, Any]:
+        kind = headers.get("content-type", "").partition(";")[0]
+        if kind not in ("application/json", "application/x-www-form-urlencoded", "") or (
+            not kind and self.version == "1.7.4" and method == "GET"
+        ):
+            raise Refusal(415, "Invalid Content type " + kind)
+        if kind == "application/x-www-form-urlencoded":
+            return dict(part.split("=", 1) for part in raw.decode().split("&") if part)
+        try:
+            found = json.loads(raw or b"{}")
+        except ValueError:
+            raise Refusal(400, "Invalid JSON: Syntax error") from None
+        return found if isinstance(found, dict) else {}
+
+    def _route(
+        self,
+        method: str,
+        parts: list[str],
+        content: dict[str, Any],
+        query: str,
+        headers: dict[str, str],
+        *,
+        nested: bool,
+    ) -> Any:
+        if not parts:
+            raise Refusal(400, "Request is not valid")
+        controller, *rest = parts
+        handler = getattr(self, f"_{controller}", None)
+        if handler is None:
+            raise Refusal(400, "Invalid controller")
+        if controller == "user":
+            return self._user(method, headers)
+        return handler(method, rest, content, query, nested)
+
+    # --- controllers ---
+
+    def _user(self, method: str, headers: dict[str, str]) -> dict[str, Any]:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if method != "POST":
+            if headers.get("token") not in self.tokens:
+                raise Refusal(409, "Authentication not needed")
+            if method == "DELETE":  # ends the session of everybody who logged in as this user
+                self.tokens.clear()
+            return _ok(data={"expires": "2027-01-01 00:00:00"})
+        if scheme != "Basic":
+            raise Refusal(400, "Please provide username and password")
+        if base64.b64decode(given).decode() != f"{USER}:{PASSWORD}":
+            raise Refusal(500, "Invalid username or password")
+        self.tokens.add(TOKEN)  # one for all logins of a user
+        return _ok(data={"token": TOKEN, "expires": "2027-01-01 00:00:00"})
+
+    def _devices(self, method: str, _rest: list[str], _content: dict[str, Any], _query: str, _nested: bool) -> Any:
+        if method == "PATCH":  # also of a device that does not exist
+            return Reply(302, {"code": 200, "success": True}, {"Location": "/api/cariflexcode/devices/1/"})
+        raise Refusal(404, "No devices configured")
+
+    def _sections(self, method: str, rest: list[str], content: dict[str, Any], query: str, _nested: bool) -> Any:
+        if method == "GET" and not rest:
+            return _ok(data=_filtered(list(self.sections.values()), query, "No sections available"))
+        if method == "POST":
+            unknown = content.keys() - {"name", "description", "permissions", "strictMode"}
+            if unknown:
+                raise Refusal(400, f"Invalid request key {sorted(unknown)[0]}")
+            if len(content.get("name", "")) < 3:
+                raise Refusal(400, "Name is mandatory or too short (mininum 3 characters)")
+            if any(row["name"] == content["name"] for row in self.sections.values()):
+                raise Refusal(500, f"Error: SQLSTATE[23000]: 1062 Duplicate entry '{content['name']}'")
+            id_ = self._id("sections")
+            self.sections[id_] = {"id": id_, "description": None, "permissions": None, "strictMode": "1", **content}
+            return _created("Section created", id_)
+        section = self._section(rest[0]) if rest else self._section(str(content.pop("id", "")))
+        if rest[1:] == ["subnets"]:
+            found = [row for row in self.subnets.values() if row["sectionId"] == section["id"]]
+            return _ok(data=_some(found, "No subnets found"))
+        if method == "PATCH":
+            if not content:
+                raise Refusal(500, "Error: No values to update")
+            section.update(content)
+            return _ok()
+        if method == "DELETE":
+            for id_ in [id_ for id_, row in self.subnets.items() if row["sectionId"] == section["id"]]:
+                self._drop_subnet(id_)
+            del self.sections[section["id"]]
+            return _ok(message="Section deleted")
+        return _ok(data=section)
+
+    def _section(self, which: str) -> dict[str, Any]:
+        if which.isdecimal():  # a name that is a number cannot be asked for
+            if int(which) not in self.sections:
+                raise Refusal(404, "Section does not exist")
+            return self.sections[int(which)]
+        name = which.replace("%20", " ").lower()  # whatever the case
+        found = [row for row in self.sections.values() if row["name"].lower() == name]
+        if not found:
+            raise Refusal(404, "Not Found")
+        return found[0]
+
+    def _subnets(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
+        if rest[:1] == ["custom_fields"]:
+            return self._fields("subnets")
+        if method == "GET" and rest[:1] in (["cidr"], ["search"]):
+            found = [row for row in self.subnets.values() if [row["subnet"], row["mask"]] == rest[1:3]]
+            return _ok(data=_filtered(found, query, "No subnets found"))
+        if method == "POST":
+            return self._create_subnet(content)
+        if not rest:
+            return _ok(data=_some(list(self.subnets.values()), "No subnets configured"))
+        subnet = self._subnet(rest[0], 400 if method == "GET" and len(rest) == 1 else 404)
+        if rest[1:] == ["addresses"]:
+            found = [self._shown(row, nested) for row in self._within(subnet["id"])]
+            return _ok(data=_filtered(found, query, "No addresses found"))
+        if len(rest) == 3 and rest[1] == "addresses":
+            found = [self._shown(row, nested) for row in self._within(subnet["id"]) if row["ip"] == _canonical(rest[2])]
+            return _ok(data=_some(found, "No addresses found"))
+        if rest[1:] == ["first_free"]:
+            return _ok(data=self._free(subnet))
+        if rest[1:] == ["slaves"]:
+            found = [row for row in self.subnets.values() if row["masterSubnetId"] == subnet["id"]]
+            return _ok(data=_some(found, "No subnets found"))
+        if rest[1:] == ["resize"]:  # the network address follows the mask, and does not come back
+            wide = ipaddress.ip_network(f"{subnet['subnet']}/{content['mask']}", strict=False)
+            subnet.update(subnet=str(wide.network_address), mask=str(content["mask"]))
+            return _ok(message="Subnet resized")
+        if method == "PATCH":
+            return self._patch_subnet(subnet, content)
+        if method == "DELETE":
+            self._drop_subnet(subnet["id"])
+            return _ok(message="Subnet deleted")
+        return _ok(data=subnet)
+
+    def _create_subnet(self, content: dict[str, Any]) -> Any:
+        self._known(content, SUBNET_KEYS, "subnets")
+        mask = str(content.get("mask", ""))
+        if not mask.isdecimal():
+            raise Refusal(400, "Invalid netmask")
+        network = ipaddress.ip_network(f"{content['subnet']}/{mask}", strict=False)
+        if str(network.network_address) != content["subnet"]:
+            raise Refusal(400, f"IP address cannot be subnet! (Consider using {network.network_address})")
+        section = str(content.get("sectionId", ""))
+        if not section.isdecimal():
+            raise Refusal(400, f"Invalid Section ({section})")
+        if int(section) not in self.sections:
+            raise Refusal(400, f"Section id ({section}) does not exist")
+        if not int(content.get("masterSubnetId") or 0):
+            for row in self.subnets.values():
+                other = ipaddress.ip_network(f"{row['subnet']}/{row['mask']}")
+                same = row["sectionId"] == int(section) and other.version == network.version
+                if same and not row["masterSubnetId"] and network.overlaps(other):
+                    about = f"{other} ({row['description']}) in section {self.sections[int(section)]['name']}"
+                    raise Refusal(409, f"Subnet {network} overlaps with {about}")
+        id_ = self._id("subnets")
+        fields = dict.fromkeys(self.custom_fields["subnets"])
+        row = {"id": id_, "description": None, "vlanId": None, "isFull": 0, "isPool": 0, **fields, **content}
+        place = {"mask": mask, "sectionId": int(section), "masterSubnetId": int(content.get("masterSubnetId") or 0)}
+        self.subnets[id_] = {**row, **place}  # mask stays a text
+        return _created("Subnet created", id_, data=str(network))
+
+    def _patch_subnet(self, subnet: dict[str, Any], content: dict[str, Any]) -> Any:
+        self._known(content, SUBNET_KEYS, "subnets")
+        if not content:
+            raise Refusal(500, "Error: No values to update")
+        if "mask" in content:
+            raise Refusal(400, "To change mask use resize method")
+        if "subnet" in content:
+            raise Refusal(400, "Subnet cannot be changed")
+        if content.get("vlanId") is not None:
+            raise Refusal(404, "Vlan does not exist")
+        subnet.update({name: None if value in ("", None, False) else value for name, value in content.items()})
+        return _ok(message="Subnet updated")
+
+    def _subnet(self, which: str, status: int) -> dict[str, Any]:
+        if not which.isdecimal():
+            raise Refusal(404, "Invalid Id")
+        if int(which) not in self.subnets:
+            raise Refusal(status, f"Invalid subnet Id ({which})")
+        return self.subnets[int(which)]
+
+    def _drop_subnet(self, id_: int) -> None:
+        """All that is in it goes with it, without asking."""
+        for child in [child for child, row in self.subnets.items() if row["masterSubnetId"] == id_]:
+            self._drop_subnet(child)
+        for address in [address for address, row in self.addresses.items() if row["subnetId"] == id_]:
+            del self.addresses[address]
+        del self.subnets[id_]
+
+    def _addresses(self, method: str, rest: list[str], content: dict[str, Any], _query: str, nested: bool) -> Any:
+        if rest[:1] == ["custom_fields"]:
+            return self._fields("addresses")
+        if rest[:1] == ["tags"]:
+            return self._tags(rest[1:])
+        if rest[:1] == ["first_free"]:
+            subnet = self._subnet(rest[1], 404)
+            if method == "GET":
+                return _ok(data=self._free(subnet))
+            ip = self._free(subnet)
+            return {**self._create_address({**content, "ip": ip, "subnetId": subnet["id"]}), "data": ip}
+        if method == "POST":
+            return self._create_address(content)
+        if len(rest) == 2 and not rest[0].isdecimal():
+            return self._by_place(method, rest, nested)
+        which = rest[0] if rest else str(content.pop("id", ""))
+        if not which.isdecimal() or int(which) not in self.addresses:
+            raise Refusal(404, "Invalid Id" if method == "GET" else "Address does not exist")
+        row = self.addresses[int(which)]
+        if rest[1:] == ["changelog"]:
+            raise Refusal(404, "No changelogs found")
+        if method == "GET":
+            return _ok(data=self._shown(row, nested, single=True))
+        if method == "DELETE":
+            del self.addresses[row["id"]]
+            return _ok(message="Address deleted")
+        return self._patch_address(method, row, content, nested)
+
+    def _by_place(self, method: str, rest: list[str], nested: bool) -> Any:
+        found = [row for row in self._within(int(rest[1])) if row["ip"] == _canonical(rest[0])]
+        if method == "DELETE":
+            if not found:
+                return Reply(500, None)  # a TypeError in PHP
+            del self.addresses[found[0]["id"]]
+            return _ok(message="Address deleted")
+        if self.version == "1.8.2" or not found:
+            raise Refusal(404, "No addresses found")
+        return _ok(data=self._shown(found[0], nested))
+
+    def _create_address(self, content: dict[str, Any]) -> Any:
+        self._known(content, ADDRESS_KEYS, "addresses")
+        if not str(content.get("subnetId", "")).isdecimal():
+            raise Refusal(400, "SubnetId must be numeric")
+        if int(content["subnetId"]) not in self.subnets:
+            raise Refusal(404, "Invalid subnet Id")
+        subnet = self.subnets[int(content["subnetId"])]
+        network = ipaddress.ip_network(f"{subnet['subnet']}/{subnet['mask']}")
+        text = str(content.get("ip") or content.get("ip_addr") or "0.0.0.0")  # noqa: S104 - as phpIPAM says
+        try:
+            ip = ipaddress.ip_address(text)
+        except ValueError:
+            ip = ipaddress.ip_address("0.0.0.0")  # noqa: S104 - as phpIPAM says
+        ends = (network.network_address, network.broadcast_address)
+        if ip not in network or (network.version == 4 and network.prefixlen < 31 and ip in ends):
+            raise Refusal(500, f"{ip} is not a valid address for subnet {network}")
+        self._checked(content)
+        if any(row["ip"] == str(ip) for row in self._within(subnet["id"])):
+            raise Refusal(409, "IP address already exists")
+        id_ = self._id("addresses")
+        texts = dict.fromkeys(("description", "hostname", "mac", "owner", "note"))
+        custom = dict.fromkeys(self.custom_fields["addresses"])
+        place = {"id": id_, "subnetId": subnet["id"], "ip": str(ip)}
+        self.addresses[id_] = {**place, "is_gateway": 0, **texts, "tag": 2, **_ROW, "excludePing": 0, **custom}
+        self._set(self.addresses[id_], {k: v for k, v in content.items() if k not in ("ip", "ip_addr", "subnetId")})
+        return _created("Address created", id_)
+
+    def _patch_address(self, method: str, row: dict[str, Any], content: dict[str, Any], nested: bool) -> Any:
+        if nested:
+            content = content | content.pop("custom_fields", {})
+        self._known(content, ADDRESS_KEYS, "addresses")
+        if "ip" in content:
+            raise Refusal(400, "IP address cannot be changed")
+        if "subnetId" in content:  # also the same one
+            raise Refusal(400, "Subnet cannot be changed")
+        self._checked(content)
+        tag = content.get("tag", 2)  # what is not sent becomes Used
+        if method == "PUT" and self.version == "1.7.4":
+            tag = 2
+        self._set(row, {**content, "tag": tag})
+        row["editDate"] = "2026-11-26 12:00:00"
+        return _ok(message="Address updated")
+
+    def _checked(self, content: dict[str, Any]) -> None:
+        tag = content.get("tag", 2)
+        if not str(tag).isdecimal():
+            raise Refusal(400, "Invalid state")
+        if int(tag) not in self.tags:
+            raise Refusal(400, "Tag does not exist")
+        if content.get("deviceId"):
+            raise Refusal(400, "Device does not exist")
+        mac = content.get("mac")
+        if mac and not re.fullmatch(r"[0-9a-f]{12}", re.sub(r"[.:-]", "", mac.lower())):
+            raise Refusal(400, "Invalid MAC address")
+        for name in ("is_gateway", "excludePing"):
+            if content.get(name, 0) in (None, "") or content.get(name, 0) is False:
+                raise Refusal(500, f"Error: SQLSTATE[23000]: 1048 Column '{name}' cannot be null")
+        for name, most in {"description": 64, "hostname": 255, "owner": 128}.items():
+            if len(content.get(name) or "") > most:
+                raise Refusal(500, f"Error: SQLSTATE[22001]: 1406 Data too long for column '{name}' at row 1")
+
+    def _set(self, row: dict[str, Any], content: dict[str, Any]) -> None:
+        if int(content.get("is_gateway") or 0):
+            for other in self._within(row["subnetId"]):
+                other["is_gateway"] = 0
+        for name, value in content.items():
+            if name in ("is_gateway", "excludePing", "tag"):
+                row[name] = int(value)
+            elif name == "mac" and value:
+                digits = re.sub(r"[.:-]", "", value.lower())
+                row[name] = ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+            else:
+                row[name] = None if value in ("", None, False) else value
+
+    def _free(self, subnet: dict[str, Any]) -> str:
+        if any(row["masterSubnetId"] == subnet["id"] for row in self.subnets.values()):
+            raise Refusal(409, "Subnet contains subnets")
+        taken = {row["ip"] for row in self._within(subnet["id"])}
+        network = ipaddress.ip_network(f"{subnet['subnet']}/{subnet['mask']}")
+        free = next((str(ip) for ip in network.hosts() if str(ip) not in taken), None)
+        if free is None or int(subnet["isFull"] or 0):
+            raise Refusal(404, "No free addresses found")
+        return free
+
+    def _tags(self, rest: list[str]) -> Any:
+        if not rest:
+            return _ok(data=[{"id": id_, "type": name, "showtag": 1} for id_, name in self.tags.items()])
+        if int(rest[0]) not in self.tags:
+            raise Refusal(404, "Address tag does not exist")
+        return _ok(data={"id": int(rest[0]), "type": self.tags[int(rest[0])], "showtag": 1})
+
+    def _fields(self, controller: str) -> Any:
+        return _ok(data={name: {"name": name, "type": "varchar(64)"} for name in self.custom_fields[controller]})
+
+    # --- state ---
+
+    def _known(self, content: dict[str, Any], keys: set[str], controller: str) -> None:
+        for name in content:
+            if name not in keys and name not in self.custom_fields[controller]:
+                raise Refusal(400, f"Invalid request key {name}")
+
+    def _id(self, kind: str) -> int:
+        self.next_id[kind] += 1
+        return self.next_id[kind] - 1
+
+    def _within(self, subnet_id: int) -> list[dict[str, Any]]:
+        found = [row for row in self.addresses.values() if row["subnetId"] == subnet_id]
+        return sorted(found, key=lambda row: int(ipaddress.ip_address(row["ip"])))
+
+    def _shown(self, row: dict[str, Any], nested: bool, *, single: bool = False) -> dict[str, Any]:
+        if not nested:
+            return row
+        custom = {name: row[name] for name in self.custom_fields["addresses"] if single or row[name] is not None}
+        flat = {name: value for name, value in row.items() if name not in self.custom_fields["addresses"]}
+        return {**flat, "custom_fields": custom} if custom else flat
+
+
+def _ok(**more: Any) -> dict[str, Any]:
+    return {"code": 200, "success": True, **more}
+
+
+def _created(message: str, id_: int, **more: Any) -> dict[str, Any]:
+    return {"code": 201, "success": True, "message": message, "id": str(id_), **more}  # the id is a text here
+
+
+def _some(found: list[Any], message: str) -> list[Any]:
+    if not found:
+        raise Refusal(404, message)
+    return found
+
+
+def _filtered(found: list[dict[str, Any]], query: str, message: str) -> list[dict[str, Any]]:
+    _some(found, message)
+    given = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+    if "filter_by" not in given:
+        return found
+    value = given.get("filter_value", "").replace("%20", " ")
+    return _some([row for row in found if str(row.get(given["filter_by"])) == value], "No results (filter applied)")
+
+
+def _canonical(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
+@contextlib.contextmanager
+def serving(phpipam: PhpIpam, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve it on this machine, over HTTPS if there is a context; gives the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            with lock:
+                reply = phpipam.answer(self.command, self.path, headers, raw)
+            if reply.status == 0:  # no answer for as long as the client waits
+                time.sleep(float(str(reply.body)))
+                return
+            text = (
+                b""
+                if reply.body is None
+                else (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
+            )
+            with contextlib.suppress(OSError):  # the client may have given up
+                self.send_response(reply.status)
+                for name, value in {"Content-Length": str(len(text)), **reply.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Tests read what was received, not a log."""
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that refuses our certificate is what some tests are about."""
+
+    lock = threading.Lock()
+    server = Quiet(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http{'' if context is None else 's'}://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
