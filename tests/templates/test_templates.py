@@ -192,3 +192,43 @@ def test_grafana_reads_with_its_own_role_and_a_fixed_uid(stacks: dict[str, Stack
     dashboards = [json.loads(text) for path, text in stacks["grafana"].files.items() if path.startswith("dashboards/")]
     uids = {panel["datasource"]["uid"] for board in dashboards for panel in board["panels"] if panel.get("datasource")}
     assert uids == {"cariflex-postgresql"}
+
+
+def test_alerts_ask_the_same_datasource_and_lead_to_panels_that_exist(stacks: dict[str, Stack]) -> None:
+    files = stacks["grafana"].files
+    panels = {panel["id"] for panel in json.loads(files["dashboards/cariflex.json"])["panels"]}
+    provisioned = yaml.safe_load(files["provisioning/alerting/alerts.yml"])
+    (group,) = provisioned["groups"]
+    rules = {rule["uid"]: rule for rule in group["rules"]}
+    assert len(rules) == len(group["rules"]) == 8
+    for rule in rules.values():
+        found, fires = rule["data"]
+        assert found["datasourceUid"] == found["model"]["datasource"]["uid"] == "cariflex-postgresql"
+        assert found["refId"] == fires["model"]["expression"]
+        assert rule["condition"] == fires["refId"]
+        assert (rule["noDataState"], rule["execErrState"]) == ("Alerting", "Alerting")
+        assert rule["panelId"] in panels
+        # Grafana takes a $ for a variable of its environment
+        assert "$" not in found["model"]["rawSql"]
+        assert rule["annotations"]["summary"]
+
+
+def test_dashboards_lead_to_flexmeasures_of_the_environment(stacks: dict[str, Stack], environment: str) -> None:
+    board = json.loads(stacks["grafana"].files["dashboards/cariflex.json"])
+    assert [link["url"] for link in board["links"]] == [f"https://{DOMAINS[environment][0]}/"]
+
+
+def test_contacts_are_told_and_taken_away_again(tmp_path: Path) -> None:
+    contact = {"type": "email", "settings": {"addresses": "ops@example.org"}}
+    for contacts, told in (([contact], True), ([], False)):
+        folder = tmp_path / str(told)
+        folder.mkdir()
+        images = {name: f"example/{name}:1" for name in IMAGES}
+        given = {"images_references": images, "grafana_contacts": contacts, "rendered_roles": ["grafana"]}
+        text = render("test", folder, **given)["grafana"].files["provisioning/alerting/alerts.yml"]
+        provisioned = yaml.safe_load(text)
+        assert ("contactPoints" in provisioned) is told
+        assert ("deleteContactPoints" in provisioned) is not told
+        if told:
+            assert provisioned["contactPoints"][0]["receivers"] == [{"uid": "cariflex-1", **contact}]
+            assert provisioned["policies"][0]["receiver"] == provisioned["contactPoints"][0]["name"]

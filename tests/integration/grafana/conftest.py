@@ -221,8 +221,8 @@ OBSERVED = (
          AS sample (kind, name, disk, days, outbox)""",
     """INSERT INTO ems.backup_run (id, started_at, finished_at, status, archive, kind)
        VALUES (gen_random_uuid(), now() - interval '20 hours', now() - interval '20 hours', 'ok', 'a.tar', 'full')""",
-    """INSERT INTO ems.drill_run (id, started_at, finished_at, status, archive)
-       VALUES (gen_random_uuid(), now() - interval '7 days', now() - interval '7 days', 'ok', 'a.tar')""",
+    """INSERT INTO ems.drill_run (id, started_at, finished_at, status, archive, differences)
+       VALUES (gen_random_uuid(), now() - interval '7 days', now() - interval '7 days', 'ok', 'a.tar', 0)""",
 )
 
 

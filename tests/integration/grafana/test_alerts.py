@@ -1,0 +1,117 @@
+"""Every alert's query, as grafana_ro on a real database: rows that must fire, and rows that must not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import psycopg
+import pytest
+
+from tests.integration.grafana.conftest import load
+
+pytestmark = pytest.mark.docker
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+VARIABLES = load("roles/grafana/vars/main.yml")
+ALERTS = {
+    alert["uid"].removeprefix("cariflex-"): jinja2.Environment(autoescape=False)  # noqa: S701 - SQL, not HTML
+    .from_string(alert["sql"])
+    .render(VARIABLES)
+    for alert in VARIABLES["_grafana_alerts"]
+}
+
+
+@pytest.fixture
+def fires(superuser: Connection) -> Callable[..., set[str]]:
+    """What an alert fires for, after some statements."""
+
+    def run(alert: str, *statements: str) -> set[str]:
+        for statement in statements:
+            superuser.execute(statement.encode())
+        superuser.execute("SET LOCAL ROLE grafana_ro")
+        cursor = superuser.execute(ALERTS[alert].encode())
+        assert [column.name for column in cursor.description or ()] == ["name", "value"]
+        rows = cursor.fetchall()
+        superuser.execute("RESET ROLE")
+        assert rows != [], "no rows would mean no data"
+        return {name for name, value in rows if value > 0}
+
+    return run
+
+
+Fires = Callable[..., set[str]]
+LATER = "INSERT INTO ems.health_sample (time, kind, name, status, {}) VALUES (now() + interval '1 second', {})"
+
+
+# production_price ends five hours ago in these rows, which are fewer than 13 intervals of an hour
+@pytest.mark.parametrize("alert", ALERTS)
+def test_nothing_fires_while_all_is_well(alert: str, fires: Fires) -> None:
+    assert fires(alert) == set()
+
+
+@pytest.mark.parametrize(
+    ("alert", "statement", "names"),
+    [
+        (
+            "stale-data",
+            "DELETE FROM timed_belief WHERE sensor_id = 41 AND event_start > now() - interval '66 minutes'",
+            {"pv_01_power"},
+        ),
+        (
+            "stale-data",
+            "DELETE FROM timed_belief WHERE sensor_id = 41 AND source_id = 1"
+            " AND event_start > now() - interval '2 hours'",
+            {"pv_01_power"},
+        ),
+        ("openadr-silent", LATER.format("cpu", "'container', 'openadr-ven', 'unhealthy', 0"), {"openadr-ven"}),
+        (
+            "openadr-silent",
+            "DELETE FROM ems.health_sample WHERE name = 'openadr-vtn' AND time > now() - interval '6 minutes'",
+            {"openadr-vtn"},
+        ),
+        (
+            "worker-dead",
+            LATER.format("cpu", "'container', 'flexmeasures-worker', 'exited', 0"),
+            {"flexmeasures-worker"},
+        ),
+        (
+            "worker-dead",
+            "DELETE FROM ems.health_sample WHERE name = 'flexmeasures-worker'",
+            {"flexmeasures-worker"},
+        ),
+        ("outbox-old", LATER.format("outbox_age_seconds", "'container', 'openadr-ven', 'ok', 301"), {"openadr-ven"}),
+        ("disk-full", LATER.format("disk_used_fraction", "'host', 'host', 'ok', 0.91"), {"host"}),
+        ("certificate-ends", LATER.format("certificate_days", "'certificate', 'vtn', 'ok', 19.9"), {"vtn"}),
+        ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '27 hours'", {"backup_run"}),
+        ("backup-missed", "UPDATE ems.backup_run SET status = 'failed'", {"backup_run"}),
+        ("backup-missed", "UPDATE ems.backup_run SET kind = 'wal'", {"backup_run"}),
+        ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '9 days'", {"drill_run"}),
+        ("drill-missed", "UPDATE ems.drill_run SET differences = 1", {"drill_run"}),
+    ],
+)
+def test_what_is_wrong_fires(alert: str, statement: str, names: set[str], fires: Fires) -> None:
+    assert fires(alert, statement) == names
+
+
+@pytest.mark.parametrize(
+    ("alert", "statement"),
+    [
+        ("stale-data", "DELETE FROM timed_belief WHERE sensor_id = 41 AND event_start > now() - interval '50 minutes'"),
+        ("stale-data", "DELETE FROM timed_belief WHERE sensor_id = 41 AND source_id = 1"),  # never had any
+        ("openadr-silent", LATER.format("cpu", "'container', 'openadr-vtn', 'starting', 0")),
+        ("outbox-old", LATER.format("outbox_age_seconds", "'container', 'openadr-ven', 'ok', 299")),
+        ("disk-full", LATER.format("disk_used_fraction", "'host', 'host', 'ok', 0.89")),
+        ("certificate-ends", LATER.format("certificate_days", "'certificate', 'vtn', 'ok', 20.1")),
+        ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '25 hours'"),
+        ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '191 hours'"),
+    ],
+)
+def test_what_is_near_the_limit_does_not_fire(alert: str, statement: str, fires: Fires) -> None:
+    assert fires(alert, statement) == set()
+
+
+@pytest.mark.parametrize(("alert", "table"), [("backup-missed", "backup_run"), ("drill-missed", "drill_run")])
+def test_a_young_host_has_missed_nothing_yet(alert: str, table: str, fires: Fires) -> None:
+    nothing = f"DELETE FROM ems.{table}"  # noqa: S608 - one of two names
+    assert fires(alert, nothing) == {table}
+    assert fires(alert, "DELETE FROM ems.health_sample WHERE time < now() - interval '1 day'") == set()
