@@ -245,6 +245,16 @@ _opt_out = Record(
 )
 
 
+_schedules = Record(
+    required={"consumption_price": _name, "production_price": _name},
+    optional={
+        **dict.fromkeys(("every", "horizon", "forecast_every"), _duration),
+        "roundtrip_efficiency": _number(0.01, 1, "a share"),
+        **dict.fromkeys(("production", "consumption"), Many(_name)),
+    },
+)
+
+
 def _schema(units_allowed: Collection[str]) -> Record:
     return Record(
         required={
@@ -291,12 +301,12 @@ def _schema(units_allowed: Collection[str]) -> Record:
             "s2_resources": Each(
                 Record(
                     {"asset": _name, "sensor": _name, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy},
-                    {"token_version": _integer(1)},
+                    {"token_version": _integer(1), "plan_sensor": _name},
                 ),
                 name=_name,
             ),
         },
-        optional={"asset_types": Each(_text, name=_name)},
+        optional={"asset_types": Each(_text, name=_name), "schedules": _schedules},
     )
 
 
@@ -336,6 +346,8 @@ def _record_problems(value: dict[Any, Any], schema: Record, path: str) -> Iterat
         if key not in value:
             yield Problem(f"{path}.{key}", None, "is missing", "declare it, or do not remove it with null")
 
+
+_PRICES = ("consumption_price", "production_price")
 
 # --- what parts say of each other ----------------------------------------------------------------------------------
 
@@ -573,6 +585,40 @@ def _s2_problems(topology: object) -> Iterator[Problem]:
     yield from _duplicates(states, "sensor", "give every S2 resource a state sensor of its own")
 
 
+def _schedule_problems(topology: object) -> Iterator[Problem]:
+    sensors, schedules = _records(topology, "sensors"), _section(topology, "schedules")
+    named = [(f"topology.schedules.{key}", schedules.get(key), "EUR/MWh") for key in _PRICES if schedules]
+    for key in ("production", "consumption"):
+        names = schedules.get(key)
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            named.append((f"topology.schedules.{key}.{index}", name, "kW"))
+    takers: list[tuple[str, Any]] = []
+    resolutions: dict[str, Any] = {}
+    for resource, entry in _records(topology, "s2_resources").items():
+        path, name = f"topology.s2_resources.{resource}.plan_sensor", entry.get("plan_sensor")
+        named.append((path, name, "kW"))
+        if not isinstance(name, str) or name not in sensors:
+            continue
+        takers.append((path, name))
+        resolutions[name] = sensors[name].get("resolution")
+        if sensors[name].get("asset") != entry.get("asset"):
+            owner = sensors[name].get("asset")
+            fault = f"belongs to the asset {owner}, not to {entry.get('asset')}"
+            yield Problem(path, shown(name), fault, f"name a sensor of {entry.get('asset')}")
+    for path, name, unit in named:
+        yield from _missing(path, name, sensors, "sensor")
+        found = sensors[name].get("unit") if isinstance(name, str) and name in sensors else unit
+        if found != unit and isinstance(found, str) and is_known_unit(found):
+            yield Problem(path, shown(name), f"is in {found}", f"name a sensor in {unit}")
+    yield from _duplicates(takers, "sensor", "give every S2 resource a sensor of its own for its plan")
+    for name, resolution in resolutions.items():
+        if resolution != (first := next(iter(resolutions.values()))):
+            fix = f"write {first}: all plans have the same resolution"
+            yield Problem(
+                f"topology.sensors.{name}.resolution", shown(resolution), "is another than of other plans", fix
+            )
+
+
 def topology_problems(topology: object, units_allowed: Collection[str] = ()) -> list[Problem]:
     """Every problem of a topology; an empty list when it is fit to be deployed.
 
@@ -583,7 +629,7 @@ def topology_problems(topology: object, units_allowed: Collection[str] = ()) -> 
     shape = list(shape_problems(topology, _schema(units_allowed), "topology"))
     rules = (
         *(_network_problems, _container_problems, _domain_problems, _asset_problems),
-        *(_sensor_problems, _openadr_problems, _s2_problems),
+        *(_sensor_problems, _openadr_problems, _s2_problems, _schedule_problems),
     )
     return shape + [problem for rule in rules for problem in rule(topology)]
 

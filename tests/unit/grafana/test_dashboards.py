@@ -127,7 +127,8 @@ def test_every_documented_sensor_is_shown() -> None:
         for ids in re.findall(r"sensor_id IN \(([\d, ]+)\)", path.read_text(encoding="utf-8"))
         for number in ids.split(",")
     }
-    assert shown == {sensor["id"] for sensor in TOPOLOGY["sensors"].values()}
+    # those from 101 up take plans, and are shown by what FlexMeasures' scheduler says
+    assert shown == {sensor["id"] for sensor in TOPOLOGY["sensors"].values() if sensor["id"] <= 100}
 
 
 def test_time_zone_and_window(dashboard: Dashboard) -> None:

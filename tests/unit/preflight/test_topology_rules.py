@@ -51,7 +51,7 @@ MISTAKES = [
     ("containers/openadr-vtn/networks/openadr-internl", None, "not declared", "did you mean openadr-internal?"),
     ("containers/openadr-vtn/port", 80800, "not a whole number from 1 to 65535", "1 to 65535"),
     ("containers/openadr-vtn/ports", 8080, "unknown key", "did you mean port?"),
-    ("sensors/pv_02_power/id", 41, "same sensor id as topology.sensors.pv_01_power.id", "such as 101"),
+    ("sensors/pv_02_power/id", 41, "same sensor id as topology.sensors.pv_01_power.id", "such as 111"),
     ("sensors/pv_02_power/id", "42", "not a whole number", "without quotes"),
     ("sensors/pv_02_power/id", True, "not a whole number", "without quotes"),
     ("sensors/pv_02_power/unit", "kw", "no unit that FlexMeasures knows", "write kW"),
@@ -74,6 +74,20 @@ MISTAKES = [
     ("openadr/path", "OpenADR2", "no path", "/OpenADR2/Simple/2.0b"),
     ("openadr/poll_seconds", 0, "not a whole number from 1", "1 to 3600"),
     ("openadr/signals/ENERGY_PRICE", "consumption_prce", "names no declared sensor", "did you mean consumption_price?"),
+    ("s2_resources/ev_01/plan_sensor", "ev_01_power_kW", "names no declared sensor", "did you mean ev_01_power_kw?"),
+    (
+        "s2_resources/ev_01/plan_sensor",
+        "ev_02_power_kw",
+        "belongs to the asset EV_02, not to EV_01",
+        "a sensor of EV_01",
+    ),
+    ("s2_resources/ev_01/plan_sensor", "ev_01_power", "is in kWh", "name a sensor in kW"),
+    ("schedules/consumption_price", "consumption_prce", "names no declared sensor", "consumption_price"),
+    ("schedules/production_price", "irradiance", "is in W/m²", "name a sensor in EUR/MWh"),
+    ("schedules/consumption", "temperature", "is not a list", "[a, b]"),
+    ("schedules/every", "15 minutes", "no ISO 8601 duration", "PT5M"),
+    ("schedules/roundtrip_efficiency", 90, "out of range", "from 0.01 to 1"),
+    ("sensors/ev_01_power_kw/resolution", "PT5M", "is another than of other plans", "write PT15M"),
     ("s2_resources/ev_01/sensor", "ev_1_power", "names no declared sensor", "did you mean ev_01_power?"),
     ("s2_resources/ev_01/asset", "EV_1", "names no declared asset", "did you mean EV_01?"),
     ("s2_resources/ev_01/sensor", "pv_01_power", "belongs to the asset PV_01, not to EV_01", "a sensor of EV_01"),
@@ -94,6 +108,16 @@ def test_mistake_is_named(topology: dict[str, Any], path: str, value: object, pr
     matching = [entry for entry in found if entry.variable == variable and problem in entry.problem]
     assert matching, f"nothing at {variable}: {found}"
     assert fix in matching[0].fix
+
+
+def test_a_plan_counts_power_as_what_the_site_consumes(topology: dict[str, Any]) -> None:
+    (found,) = topology_problems(changed(topology, "schedules/consumption", ["pv_01_power", "temperature"]))
+    assert (found.variable, found.problem) == ("topology.schedules.consumption.1", "is in °C")
+
+
+def test_without_schedules_nothing_is_planned_and_that_is_right(topology: dict[str, Any]) -> None:
+    del topology["schedules"]
+    assert topology_problems(topology) == []
 
 
 HOUR = {"from": "08:00", "to": "09:00"}
@@ -225,14 +249,14 @@ def test_no_topology_at_all_is_refused(nothing: object) -> None:
 def test_override_changes_adds_and_removes(topology: dict[str, Any]) -> None:
     overrides = {
         "domains": {"grafana": "grafana.example.org"},
-        "sensors": {"irradiance": None, "extra": {"id": 101, "unit": "kW", "resolution": "PT5M", "asset": "PV_01"}},
+        "sensors": {"irradiance": None, "extra": {"id": 201, "unit": "kW", "resolution": "PT5M", "asset": "PV_01"}},
     }
     result = combined(topology, overrides)
     assert override_problems(topology, overrides) == []
     assert topology_problems(result) == []
     assert result["domains"] == {"flexmeasures": "cariflex.localhost", "grafana": "grafana.example.org"}
     assert "irradiance" not in result["sensors"]
-    assert result["sensors"]["extra"]["id"] == 101
+    assert result["sensors"]["extra"]["id"] == 201
     assert "irradiance" in topology["sensors"]
 
 

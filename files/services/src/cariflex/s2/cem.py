@@ -19,12 +19,13 @@ from cariflex.s2.door import HEARTBEAT_SECONDS, Door
 from cariflex.s2.excess import Excess
 from cariflex.s2.mapping import Range
 from cariflex.s2.memory import Memory
-from cariflex.s2.program import OWN_WILL, Aim, Signals, Site, ahead, aims_at
+from cariflex.s2.program import OWN_WILL, Aim, Known, Signals, Site, ahead, aims_at
 from cariflex.s2.settings import S2Settings
 from cariflex.s2.wire import MAX_MESSAGE_BYTES
 from cariflex.service import health_routes, listen
+from cariflex.ven.grid import Stretch
 from cariflex.ven.observations import Observations
-from cariflex.ven.outbox import Destination, Outbox, OutboxError
+from cariflex.ven.outbox import Destination, Flexibility, Outbox, OutboxError
 from cariflex.ven.plans import Plans
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class Cem:
         self._able: Any = None
         self._unsaved: set[str] = set()
         self._told: dict[str, Any] = {}  # by device: the state that was reported last
+        self._told_planner: dict[str, Flexibility | None] = {}
+        self._told_planner_in = 0  # in which half minute
         self._kept: dict[str, tuple[Any, float]] = {}  # by device: what was kept of its state last, and when
         self._queued_to: dict[str, int] = {}
         self._excess = {name: Excess(SETTLE_SECONDS) for name in settings.resources}
@@ -248,6 +251,7 @@ class Cem:
                 self._look_at_limit(device)
                 self.queue_energy(device)
             self._save()
+            self._tell_planner()
             self._observe_all()
             self._look_at_abilities()
             await asyncio.sleep(1)
@@ -279,6 +283,15 @@ class Cem:
             f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
         ):
             self._told[name] = state
+
+    def _tell_planner(self) -> None:
+        """What devices can do, for the planner: what has changed, and every half minute all of it."""
+        now = self._clock()
+        able = {name: _flexibility(one) if (one := device.known()) else None for name, device in self.devices.items()}
+        told = self._told_planner if int(now) // TELL_SECONDS == self._told_planner_in else {}
+        changed = {name: one for name, one in able.items() if name not in told or told[name] != one}
+        if changed and self._stored("what devices can do", lambda: self._outbox.report_flexibility(changed, now)):
+            self._told_planner, self._told_planner_in = able, int(now) // TELL_SECONDS
 
     def _look_at_limit(self, device: Device) -> None:
         """A device that does not do what its limit asks is told of once, until it does."""
@@ -368,6 +381,24 @@ class Cem:
             }
         connected = sum(fact["connected"] for fact in facts.values())
         return reasons, {"connected": connected, "expected": len(facts), "devices": facts}
+
+
+def _flexibility(known: Known) -> Flexibility:
+    """What a planner has to know of a device: its normal modes within the operator's range, storage and targets."""
+    powers = [e.power_kw for mode in known.actuator.modes if not mode.abnormal for e in mode.elements]
+    levels, per_level = known.actuator.fill_levels, known.kwh_per_level
+    return Flexibility(
+        low_kw=known.allowed.clamp(min((power.low for power in powers), default=0.0)),
+        high_kw=known.allowed.clamp(max((power.high for power in powers), default=0.0)),
+        least_kwh=round(levels.low * per_level, 3),
+        most_kwh=round(levels.high * per_level, 3),
+        stored_kwh=round(levels.clamp(known.fill_level) * per_level, 3),
+        targets=tuple(
+            Stretch(int(one.start), int(one.end), round(one.value * per_level, 3))
+            for one in known.outlook.targets
+            if one.value > levels.low and int(one.start) < int(one.end)
+        ),
+    )
 
 
 def _instruction(resource: str, order: Order) -> dict[str, Any]:

@@ -6,9 +6,9 @@ SQLite with a write-ahead log and full synchronisation: what `accept` has return
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +76,15 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             opt_id TEXT PRIMARY KEY,
             start INTEGER NOT NULL,          -- seconds since 1970
             end INTEGER NOT NULL
+        ) STRICT
+        """,
+    ),
+    (
+        """
+        CREATE TABLE flexibility (
+            device TEXT PRIMARY KEY,
+            content TEXT NOT NULL,           -- JSON, as `Flexibility`
+            at REAL NOT NULL                 -- seconds since 1970
         ) STRICT
         """,
     ),
@@ -173,6 +182,21 @@ class DeviceState:
     stored_kwh: float | None
     connected: bool
     at: float
+
+
+@dataclass(frozen=True)
+class Flexibility:
+    """What a device can do, for those who plan: power in kW (+ is consumption), energy of its storage in kWh.
+
+    `targets` are energies that have to be stored at some times, as far as the device has told.
+    """
+
+    low_kw: float
+    high_kw: float
+    least_kwh: float
+    most_kwh: float
+    stored_kwh: float
+    targets: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -478,6 +502,44 @@ class Outbox:
             row["device"]: DeviceState(row["power_kw"], row["stored_kwh"], bool(row["connected"]), row["at"])
             for row in rows
         }
+
+    def report_flexibility(self, devices: Mapping[str, Flexibility | None], at: float) -> None:
+        """Keep what devices can do; None: not known now. `at` in seconds since 1970.
+
+        Raises:
+            OutboxError: nothing was stored.
+        """
+        known = [
+            (name, json.dumps(asdict(one) | {"targets": [astuple(target) for target in one.targets]}), at)
+            for name, one in devices.items()
+            if one
+        ]
+        try:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with self._transaction():
+                    self._connection.executemany("DELETE FROM flexibility WHERE device = ?", [(d,) for d in devices])
+                    self._connection.executemany("INSERT INTO flexibility VALUES (?, ?, ?)", known)
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            raise OutboxError(f"what devices can do could not be stored: {error}") from error
+
+    def flexibilities(self, since: float) -> dict[str, Flexibility]:
+        """What each device can do of which the CEM has told since a time."""
+        rows = self._connection.execute("SELECT * FROM flexibility WHERE at >= ? ORDER BY device", (since,))
+        found = {}
+        for row in rows:
+            content = json.loads(row["content"])
+            targets = tuple(Stretch(*target) for target in content.pop("targets"))
+            found[row["device"]] = Flexibility(**content, targets=targets)
+        return found
+
+    def waiting(self, sensors: Collection[int]) -> int:
+        """How many posts to some sensors wait, those that FlexMeasures refuses apart."""
+        marks = ", ".join("?" * len(sensors))
+        query = f"SELECT count(*) FROM post WHERE aside = 0 AND sensor IN ({marks})"  # noqa: S608  only marks
+        return int(self._connection.execute(query, tuple(sensors)).fetchone()[0])
 
     def next(self) -> Post | None:
         """What to send now: the oldest value waiting if it is due, else one set aside that is due again."""

@@ -1,7 +1,7 @@
 """The plan of each S2 device, in the file that the VEN and the CEM share. A scheduler writes it, the CEM follows it."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cariflex.ven.grid import Stretch
@@ -32,18 +32,29 @@ class Plans:
             ValueError: two stretches overlap, or one has no length.
             OutboxError: it could not be stored; the former plan is still there.
         """
-        ordered = sorted(stretches, key=lambda stretch: stretch.start)
-        ends = [ordered[0].start if ordered else 0, *(stretch.end for stretch in ordered)]
-        for stretch, before in zip(ordered, ends, strict=False):
-            if stretch.start < before or stretch.end <= stretch.start:
-                raise ValueError(f"the plan of {device} is not a row of stretches: see {stretch}")
-        rows = [(device, stretch.start, stretch.end, stretch.value) for stretch in ordered]
+        self.replace_all({device: stretches})
+
+    def replace_all(self, plans: Mapping[str, Sequence[Stretch]]) -> None:
+        """As `replace`, for several devices at once: all of them or none.
+
+        Raises:
+            ValueError: two stretches of a device overlap, or one has no length.
+            OutboxError: they could not be stored; the former plans are still there.
+        """
+        rows = []
+        for device, stretches in plans.items():
+            ordered = sorted(stretches, key=lambda stretch: stretch.start)
+            ends = [ordered[0].start if ordered else 0, *(stretch.end for stretch in ordered)]
+            for stretch, before in zip(ordered, ends, strict=False):
+                if stretch.start < before or stretch.end <= stretch.start:
+                    raise ValueError(f"the plan of {device} is not a row of stretches: see {stretch}")
+            rows += [(device, stretch.start, stretch.end, stretch.value) for stretch in ordered]
         try:
             with self._connection:
-                self._connection.execute("DELETE FROM plan WHERE device = ?", (device,))
+                self._connection.executemany("DELETE FROM plan WHERE device = ?", [(device,) for device in plans])
                 self._connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
-            raise OutboxError(f"the plan of {device} could not be stored: {error}") from error
+            raise OutboxError(f"the plans of {', '.join(plans)} could not be stored: {error}") from error
 
     def since(self, moment: float) -> dict[str, tuple[Stretch, ...]]:
         """The plans from a time on, in order, by device."""

@@ -1,0 +1,421 @@
+"""When the planner plans, and what it does with what FlexMeasures answers."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cariflex.planner import planner as module
+from cariflex.planner.agenda import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    LONGEST_SECONDS,
+    QUIET_SECONDS,
+    Agenda,
+    Pace,
+)
+from cariflex.planner.flexmeasures import FlexMeasuresError
+from cariflex.planner.forecasts import BETWEEN_SECONDS, Forecasts
+from cariflex.planner.model import moment
+from cariflex.planner.planner import Planner
+from cariflex.planner.settings import PlannerSettings
+from cariflex.ven.grid import Stretch
+from cariflex.ven.observations import Observations
+from cariflex.ven.outbox import Destination, Flexibility, Outbox, ReceivedEvent
+from cariflex.ven.plans import Plans
+
+NOW = 1_800_000_000 // 3600 * 3600 + 100
+CELL = NOW // 900 * 900
+PRICE = Destination(84, "EUR/MWh", 3600)
+BATTERY = Flexibility(-50.0, 50.0, 0.0, 100.0, 60.0)
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+def test_it_plans_at_the_start_and_then_on_its_rhythm() -> None:
+    agenda = Agenda(900)
+    assert agenda.due(NOW)
+    assert agenda.begin(NOW) == ["start"]
+    agenda.done()
+    assert not agenda.due(CELL + 899)
+    assert agenda.due(CELL + 900)
+    assert agenda.begin(CELL + 900) == ["rhythm"]
+    assert not agenda.due(CELL + 901)
+
+
+def test_events_that_come_together_bring_one_plan_soon() -> None:
+    agenda = Agenda(900)
+    agenda.begin(NOW)
+    for step in range(8):
+        agenda.notice("prices" if step % 2 else "limits", NOW + step * 0.3)
+        assert not agenda.due(NOW + step * 0.3)
+    last = NOW + 7 * 0.3
+    assert not agenda.due(last + QUIET_SECONDS - 0.01)
+    assert agenda.due(last + QUIET_SECONDS)
+    assert agenda.begin(last + QUIET_SECONDS) == ["limits", "prices"]
+    assert not agenda.due(last + 10)
+
+
+def test_changes_without_end_do_not_put_a_plan_off_for_ever() -> None:
+    agenda = Agenda(900)
+    agenda.begin(NOW)
+    now = float(NOW)
+    while not agenda.due(now):
+        agenda.notice("limits", now := now + 0.5)
+    assert now <= NOW + LONGEST_SECONDS + 0.5
+
+
+def test_what_changes_while_a_plan_is_made_brings_another() -> None:
+    agenda = Agenda(900)
+    agenda.begin(NOW)
+    agenda.notice("prices", NOW + 2)
+    agenda.done()
+    assert agenda.due(NOW + 2 + QUIET_SECONDS)
+
+
+def test_a_failure_is_tried_again_ever_later_and_forgets_no_cause() -> None:
+    agenda, pauses, now = Agenda(900), [], float(NOW)
+    for _ in range(9):
+        causes = agenda.begin(now)
+        assert "start" in causes
+        pauses.append(agenda.failed(causes, now))
+        assert not agenda.due(now + pauses[-1] - 0.1)
+        now += pauses[-1]
+        assert agenda.due(now)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+    agenda.begin(now)
+    agenda.done()
+    assert agenda.failed(["rhythm"], now) == pauses[0]  # what is mended is forgotten
+    assert agenda.failed(["rhythm"], now, 77.0) == 77.0  # FlexMeasures said how long
+
+
+def test_an_event_does_not_wait_for_the_end_of_a_long_pause_unless_flexmeasures_asked_for_it() -> None:
+    agenda = Agenda(900)
+    for _ in range(8):
+        agenda.failed(agenda.begin(NOW), NOW)
+    agenda.notice("prices", NOW)
+    assert agenda.due(NOW + FIRST_PAUSE_SECONDS)
+    agenda.failed(agenda.begin(NOW), NOW, 60.0)
+    agenda.notice("limits", NOW)
+    assert not agenda.due(NOW + 59)
+    assert agenda.due(NOW + 60)
+
+
+@given(st.lists(st.floats(0, 60), max_size=80))
+def test_no_more_is_triggered_than_flexmeasures_takes(pauses: list[float]) -> None:
+    pace, sent, now = Pace(9, 300.0), [], 0.0
+    for pause in pauses:
+        now += pause + pace.wait(now + pause)
+        assert pace.wait(now) <= 1e-6
+        pace.spend(now)
+        sent.append(now)
+    assert all(later - first >= 300 - 1e-6 for first, later in zip(sent, sent[9:], strict=False))
+
+
+def test_forecasts_leave_room_for_plans() -> None:
+    pace = Pace(9, 300.0)
+    for second in range(5):
+        pace.spend(second)
+    assert pace.wait(10, keep=4) == 290
+    assert pace.wait(10) == 0
+
+
+# --- what ------------------------------------------------------------------------------------------------------------
+
+
+class FlexMeasures:
+    """Answers as FlexMeasures does; `prices` by sensor, `kw` is what every device is to do."""
+
+    def __init__(self) -> None:
+        self.prices: dict[int, list[float | None]] = {84: [100.0] * 25, 85: [50.0] * 25}
+        self.kw = 10.0
+        self.job: list[tuple[int, dict[str, Any]]] = [(200, {"status": "FINISHED"})]
+        self.trigger: tuple[int, dict[str, Any]] = (202, {"job": "j1"})
+        self.schedule: dict[str, Any] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.questions: list[dict[str, Any]] = []
+        self.away = False
+
+    async def ask(
+        self, method: str, path: str, *, body: Any = None, query: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        await asyncio.sleep(0)
+        self.asked.append((method, path))
+        if self.away:
+            raise FlexMeasuresError("FlexMeasures cannot be reached")
+        if path.endswith("/forecasts/trigger"):
+            self.questions.append(body)
+            return self.trigger
+        if path.endswith("/data"):
+            return 200, {"values": self.prices.get(int(path.split("/")[1]), [])}
+        if path.startswith("jobs/"):
+            return self.job[0] if len(self.job) == 1 else self.job.pop(0)
+        if path.endswith("/schedules/trigger"):
+            assert path == "assets/7/schedules/trigger"
+            self.questions.append(body)
+            return self.trigger
+        if "/schedules/" in path:
+            assert query == {"duration": self.questions[-1]["duration"], "unit": "kW"}
+            return 200, {"unit": "kW", "start": moment(CELL), "values": [self.kw] * 96} | self.schedule
+        return 200, {"generic_asset_id": 7}
+
+
+class Site:
+    """A planner with its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = float(NOW)
+        settings = PlannerSettings.model_validate(
+            {
+                "data_dir": folder,
+                "flexmeasures": {"url": "http://flexmeasures-server:5000", "email": "ven@cariflex.internal"},
+                "consumption_price": {"sensor": 84, "unit": "EUR/MWh", "resolution": "PT1H"},
+                "production_price": {"sensor": 85, "unit": "EUR/MWh", "resolution": "PT1H"},
+                "production": [41, 42],
+                "resources": {
+                    "battery_01": {"sensor": 101, "max_kw": 50},
+                    "ev_01": {"sensor": 106, "max_kw": 22},
+                },
+            }
+        )
+        self.flexmeasures = FlexMeasures()
+        self.ven, self.outbox = Outbox(folder, lambda: self.now), Outbox(folder, lambda: self.now)
+        self.plans, self.observations = Plans(folder), Observations(folder, lambda: self.now)
+        self.planner = Planner(
+            settings,
+            self.flexmeasures,  # type: ignore[arg-type]
+            *(self.outbox, self.plans, self.observations, lambda: self.now),
+        )
+        self.ven.report_flexibility({"battery_01": BATTERY}, self.now)
+
+    def plan(self) -> dict[str, tuple[Stretch, ...]]:
+        """Plan once; what the devices then have."""
+        self.planner.agenda.notice("prices", self.now)
+        asyncio.run(self.planner.plan_now())
+        return self.plans.since(self.now)
+
+    def event(self, name: str, value: float, event_id: str = "e", **different: Any) -> None:
+        """The VEN accepts an event for the next hour."""
+        stretches = () if different.get("cancelled") else (Stretch(CELL, CELL + 3600, value),)
+        number = different.get("number", 0)
+        event = ReceivedEvent(event_id, number, name, CELL, CELL + 3600, stretches, different.get("cancelled", False))
+        self.ven.accept(event, {"ENERGY_PRICE": PRICE})
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What was kept for the database."""
+        return [content for _, content in self.observations.first(100)]
+
+    def close(self) -> None:
+        for store in (self.ven, self.outbox, self.plans, self.observations):
+            store.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A planner whose FlexMeasures answers."""
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def test_what_flexmeasures_plans_is_what_the_cem_gets(site: Site) -> None:
+    assert site.plan() == {"battery_01": (Stretch(CELL, CELL + 86400, 10.0),)}
+    (question,) = site.flexmeasures.questions
+    assert [one["sensor"] for one in question["flex-model"]] == [101]  # the EV has told nothing
+    reasons, facts = site.planner.health()
+    assert not reasons
+    assert (facts["plan"]["devices"], facts["seconds_since_plan"]) == (1, 0.0)
+    (run,) = site.runs()
+    assert (run["kind"], run["status"], run["devices"]) == ("schedule_run", "ok", 1)
+    assert run["trigger"] == "start, prices"
+    # one price: 240 kWh cost the same at any hour, and 10 kW all day are a lower peak than 50 kW at once
+    assert (run["cost_eur"], run["baseline_cost_eur"]) == pytest.approx((24.0, 24.0))
+    assert (run["peak_kw"], run["baseline_peak_kw"]) == (10.0, 50.0)
+
+
+@pytest.mark.parametrize("sensor", [84, 85])
+def test_without_a_price_nothing_is_planned_and_health_says_so(site: Site, sensor: int) -> None:
+    site.flexmeasures.prices[sensor] = [None] * 25
+    assert site.plan() == {}
+    assert not site.flexmeasures.questions
+    reasons, facts = site.planner.health()
+    assert not reasons  # it is as it should be where no price is known
+    assert f"no price at sensor {sensor}" in facts["nothing_planned_because"]
+
+
+def test_a_plan_does_not_reach_beyond_the_known_prices(site: Site) -> None:
+    site.flexmeasures.prices[85] = [50.0] * 3 + [None] * 22
+    assert site.plan()["battery_01"][-1].end == NOW // 3600 * 3600 + 3 * 3600
+
+
+def test_without_a_state_of_charge_nothing_is_planned(site: Site) -> None:
+    site.now += 91  # the CEM has been silent since
+    assert site.plan() == {}
+    assert not site.flexmeasures.questions
+    assert "state of charge" in site.planner.health()[1]["nothing_planned_because"]
+
+
+FAILURES = {
+    "away": {"away": True},
+    "busy": {"trigger": (422, {"message": "no such sensor"})},
+    "failed": {"job": [(202, {}), (422, {"status": "FAILED", "message": "infeasible"})]},
+    "lost": {"job": [(404, {"message": "not found"})]},
+    "nonsense": {"schedule": {"values": [None]}},
+    "empty": {"schedule": {"values": []}},
+    "no job": {"trigger": (200, {})},
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_failure_keeps_the_last_plan_says_why_and_tries_again(site: Site, failure: dict[str, Any]) -> None:
+    before = site.plan()
+    site.flexmeasures.kw = 20.0
+    sound = {name: getattr(site.flexmeasures, name) for name in failure}
+    for name, value in failure.items():
+        setattr(site.flexmeasures, name, value)
+    assert site.plan() == before
+    reasons, facts = site.planner.health()
+    assert facts["trouble"]
+    assert not reasons  # the last plan holds; soon it is a reason
+    assert site.runs()[-1]["status"] == "failed"
+    site.now += 1801
+    assert site.planner.health()[0]
+    site.now -= 1801
+    for name, value in sound.items():
+        setattr(site.flexmeasures, name, value)
+    assert site.planner.agenda.due(site.now + LONGEST_PAUSE_SECONDS)
+    assert site.plan()["battery_01"][0].value == 20.0
+    assert site.planner.health()[1]["trouble"] is None
+
+
+def test_a_job_that_nobody_takes_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.flexmeasures.job = [(202, {"status": "QUEUED"})]
+    monkeypatch.setattr(module, "JOB_SECONDS", -1.0)
+    monkeypatch.setattr(Planner.finished, "__defaults__", (-1.0,))
+    assert site.plan() == {}
+    assert "queued" in site.planner.health()[1]["trouble"]
+    assert "flexmeasures-worker" in site.planner.health()[1]["trouble"]
+
+
+def test_when_the_price_is_taken_back_the_plan_ends(site: Site) -> None:
+    assert site.plan()
+    site.flexmeasures.prices[84] = []
+    assert site.plan() == {}
+
+
+def test_a_device_that_goes_away_has_no_plan_any_more(site: Site) -> None:
+    site.ven.report_flexibility({"ev_01": Flexibility(-22, 22, 0, 60, 30)}, site.now)
+    assert set(site.plan()) == {"battery_01", "ev_01"}
+    site.ven.report_flexibility({"ev_01": Flexibility(0, 0, 0, 60, 30)}, site.now)
+    assert set(site.plan()) == {"battery_01"}
+
+
+def test_a_plan_waits_until_the_price_of_its_event_is_in_flexmeasures(site: Site) -> None:
+    async def scenario() -> None:
+        site.event("ENERGY_PRICE", 300.0)
+        task = asyncio.create_task(site.planner.plan_now())
+        await asyncio.sleep(0.3)
+        assert not site.flexmeasures.asked
+        while (post := site.ven.next()) is not None:
+            site.ven.delivered(post)
+        await task
+        assert site.flexmeasures.questions
+
+    asyncio.run(scenario())
+
+
+def test_events_that_change_prices_or_limits_bring_a_plan_and_their_end_does_not(site: Site) -> None:
+    planner, agenda = site.planner, site.planner.agenda
+    planner._look(site.now)
+    site.plan()
+    for number, (signal, cause) in enumerate((("ENERGY_PRICE", "prices"), ("LOAD_CONTROL", "limits"))):
+        site.event(signal, 50.0, signal)
+        planner._look(site.now)
+        assert agenda.begin(site.now) == [cause]
+        site.event(signal, 60.0, signal, number=number + 1)
+        planner._look(site.now)
+        assert agenda.begin(site.now) == [cause]
+    site.event("LOAD_DISPATCH", 50.0, "dispatch")
+    planner._look(site.now)
+    assert agenda.begin(site.now) == []
+    site.event("LOAD_CONTROL", 0, "LOAD_CONTROL", number=9, cancelled=True)
+    planner._look(site.now)
+    assert agenda.begin(site.now) == ["limits"]
+    site.ven.report_flexibility({"battery_01": BATTERY}, site.now + 3600)
+    site.now = CELL + 3600.0
+    planner._look(site.now)
+    assert agenda.begin(site.now) == []
+
+
+def test_a_device_that_comes_or_changes_brings_a_plan_and_one_that_charges_does_not(site: Site) -> None:
+    planner, agenda = site.planner, site.planner.agenda
+    planner._look(site.now)
+    site.plan()
+    site.ven.report_flexibility({"battery_01": Flexibility(-50.0, 50.0, 0.0, 100.0, 61.0)}, site.now)
+    planner._look(site.now)
+    assert agenda.begin(site.now) == []
+    site.ven.report_flexibility({"ev_01": Flexibility(-22, 22, 0, 60, 30)}, site.now)
+    planner._look(site.now)
+    assert agenda.begin(site.now) == ["devices"]
+
+
+def test_a_limit_is_in_the_question(site: Site) -> None:
+    site.event("LOAD_CONTROL", 50.0)
+    site.plan()
+    first = site.flexmeasures.questions[0]["flex-context"]["site-consumption-capacity"][0]
+    assert (first["start"], first["value"]) == (moment(CELL), "36 kW")
+
+
+# --- forecasts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forecasts(site: Site) -> Forecasts:
+    """Of sensors 41 and 42, of which the first has been there for a week; the first plan is made."""
+    site.flexmeasures.prices[41] = [1.0] * 168
+    site.flexmeasures.prices[42] = [1.0] * 47 + [None] * 121
+    site.plan()
+    site.flexmeasures.questions.clear()
+    return Forecasts(site.planner._settings, site.planner, lambda: site.now)
+
+
+def test_what_is_not_controlled_is_forecast_on_a_rhythm(site: Site, forecasts: Forecasts) -> None:
+    assert forecasts.due(site.now) == 41
+    asyncio.run(forecasts.forecast(41))
+    assert site.flexmeasures.questions == [{"duration": "P1D"}]
+    assert forecasts.facts()["41"] == "made"
+    forecasts.sensors[42].next = 1e12
+    assert forecasts.due(site.now + 6 * 3600 - 1) is None
+    assert forecasts.due(site.now + 6 * 3600) == 41
+
+
+def test_too_little_history_is_said_and_plans_go_on_without(site: Site, forecasts: Forecasts) -> None:
+    asyncio.run(forecasts.forecast(42))
+    assert not site.flexmeasures.questions
+    assert forecasts.facts()["42"] == "too little to learn from: 47 of 48 hours"
+    assert site.plan()
+
+
+def test_a_forecast_that_fails_is_tried_again_later_and_plans_go_on(site: Site, forecasts: Forecasts) -> None:
+    site.flexmeasures.job = [(422, {"message": "no model"})]
+    asyncio.run(forecasts.forecast(41))
+    assert "no model" in forecasts.facts()["41"]
+    forecasts.sensors[42].next = 1e12
+    assert forecasts.due(site.now + 3599) is None
+    assert forecasts.due(site.now + 3600) == 41
+
+
+def test_forecasts_wait_while_a_plan_is_due_or_triggers_are_few(site: Site, forecasts: Forecasts) -> None:
+    site.planner.agenda.notice("prices", site.now)
+    assert forecasts.due(site.now) is None
+    site.planner.agenda.begin(site.now)
+    for _ in range(4):
+        site.planner.pace.spend(site.now)
+    assert forecasts.due(site.now + BETWEEN_SECONDS) is None
+    assert forecasts.due(site.now + 306) == 41
