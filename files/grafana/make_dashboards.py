@@ -652,7 +652,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             panels.freshness(
                 13,
                 "Data freshness",
-                "Sensors that ought to get a value every interval; signals, which come with events, and plans are left out.",
+                "Sensors that get a value every interval; signals, which come with events, and plans are left out.",
                 panels.sensors(lambda sensor: not sensor.name.endswith(("_signal", "_power_kw"))),
             ).links([_to_panel("Job queue and tasks", 12)])
         )
