@@ -381,6 +381,53 @@ def test_observations_are_stored_once_whatever_the_order(
     assert stack.sql("SELECT resource, power_kw, connected FROM ems.s2_status") == [["ev_01", "11", "t"]]
 
 
+EVENT: dict[str, Any] = {
+    "kind": "openadr_event",
+    "ven": "ven-1",
+    "event_id": "cap-1",
+    "modification_number": 0,
+    "signal": "LOAD_CONTROL",
+    "status": "far",
+    "starts_at": AT.format(5),
+    "ends_at": AT.format(9),
+    "intervals": [[4, 50]],
+    "received_at": AT.format(1),
+    "answered_at": AT.format(1),
+}
+OPT: dict[str, Any] = {
+    **{name: EVENT[name] for name in ("ven", "event_id", "modification_number")},
+    "kind": "openadr_opt",
+    "time": AT.format(1),
+    "opt_type": "optOut",
+    "reason": "maintenance",
+}
+RUN: dict[str, Any] = {
+    "kind": "schedule_run",
+    "id": "5b0f3a52-2f61-4d0b-9a3e-4fb0b3d1c0aa",
+    "started_at": AT.format(1),
+    "trigger": "rhythm",
+    "status": "running",
+}
+
+
+def test_events_opts_and_runs_are_stored_once_and_the_last_word_counts(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    assert topology
+    later = {**EVENT, "status": "active", "received_at": AT.format(2)}
+    ended = {**RUN, "status": "ok", "finished_at": AT.format(8), "cost_eur": 1.5, "baseline_cost_eur": 2.5}
+    for observations in ([EVENT, OPT, RUN], [later, OPT, ended], [EVENT, OPT, RUN]):
+        answer = observe(stack, passwords, *observations)
+        assert (answer.status_code, answer.json()) == (200, {"stored": 3}), answer.text
+    assert stack.sql("SELECT event_id, signal, status, intervals FROM ems.openadr_event") == [
+        ["cap-1", "LOAD_CONTROL", "active", "[[4.0, 50.0]]"]
+    ]
+    assert stack.sql("SELECT opt_type, reason FROM ems.openadr_opt") == [["optOut", "maintenance"]]
+    assert stack.sql("SELECT trigger, status, cost_eur, baseline_cost_eur FROM ems.schedule_run") == [
+        ["rhythm", "ok", "1.5", "2.5"]
+    ]
+
+
 def test_states_of_more_than_400_days_ago_are_forgotten(
     stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
 ) -> None:
@@ -398,6 +445,11 @@ def test_states_of_more_than_400_days_ago_are_forgotten(
         ({**INSTRUCTION, "factor": 1.5}, "factor"),
         ({**INSTRUCTION, "times": {}}, "times"),
         ({**INSTRUCTION, "event_ids": ["x"] * 101}, "event_ids"),
+        ({**EVENT, "modification_number": -1}, "modification_number"),
+        ({**EVENT, "intervals": [[1]]}, "intervals"),
+        ({**OPT, "opt_type": "maybe"}, "opt_type"),
+        ({**RUN, "id": "1"}, "id"),
+        ({**RUN, "solver_seconds": -1}, "solver_seconds"),
         ({**STATE, "more": 1}, "more"),
         (7, "observations"),
     ],

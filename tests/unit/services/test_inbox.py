@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cariflex.ven.inbox import Inbox
-from cariflex.ven.outbox import Outbox
+from cariflex.ven.outbox import Outbox, OutboxError
 from cariflex.ven.policy import Rule
 from tests.unit.services.openadr_support import DESTINATIONS
 
@@ -147,3 +147,43 @@ def test_it_answers_whatever_a_vtn_sends(inbox: Inbox, data: st.DataObject) -> N
     else:
         sent["event_signals"][0]["intervals"][0][data.draw(st.sampled_from(["duration", "signal_payload"]))] = value
     assert inbox.take(sent) in ("optIn", "optOut")
+
+
+def test_the_schema_ems_is_told_of_each_version_and_answer_once(outbox: Outbox) -> None:
+    told: list[dict[str, Any]] = []
+    inbox = Inbox(outbox, DESTINATIONS, ven_name="ven-1", observe=told.extend)
+    created = datetime(2026, 12, 31, tzinfo=UTC)
+    for _ in range(2):
+        inbox.take(event(descriptor={"created_date_time": created}))
+    version, opt = told
+    assert version.pop("received_at") <= version.pop("answered_at")
+    assert version == {
+        "kind": "openadr_event",
+        "ven": "ven-1",
+        "event_id": "a",
+        "modification_number": 0,
+        "signal": "ENERGY_PRICE",
+        "status": "far",
+        "test_event": False,
+        "starts_at": "2027-01-01T00:00:00+00:00",
+        "ends_at": "2027-01-01T02:00:00+00:00",
+        "intervals": [(3600, 120.0), (3600, 130.0)],
+        "created_at": "2026-12-31T00:00:00+00:00",
+    }
+    assert (opt["kind"], opt["event_id"], opt["opt_type"], opt["reason"]) == ("openadr_opt", "a", "optIn", None)
+
+
+def test_the_schema_ems_is_told_why_an_event_was_refused(outbox: Outbox) -> None:
+    told: list[dict[str, Any]] = []
+    Inbox(outbox, DESTINATIONS, observe=told.extend).take(event(signal={"signal_name": "BID_LOAD"}))
+    version, opt = told
+    assert (version["signal"], version["starts_at"], version["intervals"]) == (None, None, [])
+    assert opt["opt_type"] == "optOut"
+    assert "BID_LOAD" in opt["reason"]
+
+
+def test_an_event_is_answered_whether_or_not_the_schema_ems_can_be_told(outbox: Outbox) -> None:
+    def full(_: list[dict[str, Any]]) -> None:
+        raise OutboxError("the disk is full")
+
+    assert Inbox(outbox, DESTINATIONS, observe=full).take(event()) == "optIn"

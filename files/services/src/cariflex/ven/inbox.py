@@ -20,6 +20,7 @@ EVENTS = Counter("cariflex_ven_events_total", "Versions of events received and a
 
 # Bounds against a VTN that means no good: without the second one event could fill the disk with cells.
 LONGEST_ID = 1000
+LONGEST_REASON = 2000
 LONGEST_SECONDS = 366 * 86400
 
 # What the CEM follows by itself: these need no sensor.
@@ -37,9 +38,21 @@ class Inbox:
         rules: Sequence[Rule] = (),
         timezone: tzinfo = UTC,
         ven_name: str = "",
+        observe: Callable[[list[dict[str, Any]]], None] = lambda _: None,
     ) -> None:
-        """`queued` is called when the outbox may have something new; `rules` and `timezone` say what is refused."""
+        """Make an inbox.
+
+        Args:
+            outbox: where events and values are kept.
+            destinations: the sensor of each signal.
+            queued: called when the outbox may have something new.
+            rules: what is refused.
+            timezone: of the rules' times.
+            ven_name: for the log.
+            observe: takes what the schema `ems` is to know of events and answers.
+        """
         self._ven_name = ven_name
+        self._observe = observe
         self._outbox = outbox
         self._destinations = destinations
         self._queued = queued
@@ -53,8 +66,10 @@ class Inbox:
         Returns:
             The answer, or None when it could not be stored: without an answer the VTN sends the event again.
         """
+        arrived = datetime.now(UTC)
         ids: dict[str, Any] = {}
         reason: str | None = None
+        received: ReceivedEvent | None = None
         opt_type: OptType = "optOut"
         known: OptType | None = None
         try:
@@ -85,8 +100,52 @@ class Inbox:
             EVENTS.labels(opt_type).inc()
             level, why = (logging.INFO, {}) if opt_type == "optIn" else (logging.WARNING, {"reason": reason})
             log.log(level, "event answered", extra=ids | {"opt_type": opt_type} | why)
+            self._record(event, received, arrived, opt_type, reason)
             self._queued()
         return opt_type
+
+    def _record(
+        self,
+        event: Mapping[str, Any],
+        received: ReceivedEvent | None,
+        arrived: datetime,
+        opt_type: OptType,
+        reason: str | None,
+    ) -> None:
+        """Tell the schema `ems` of a version and its answer; the answer does not depend on it."""
+        try:
+            descriptor = event["event_descriptor"]
+            version = self._version(descriptor["event_id"], descriptor["modification_number"])
+            created, answered = descriptor.get("created_date_time"), datetime.now(UTC)
+            facts = {
+                "signal": received and received.signal_name,
+                "status": str(descriptor["event_status"]),
+                "test_event": bool(descriptor.get("test_event", False)),
+                "starts_at": received and _moment(received.start),
+                "ends_at": received and _moment(received.end),
+                "intervals": [(s.end - s.start, s.value) for s in received.stretches] if received else [],
+                "created_at": created.isoformat() if isinstance(created, datetime) and created.tzinfo else None,
+                "received_at": arrived.isoformat(),
+                "answered_at": answered.isoformat(),
+            }
+            self._observe(
+                [{"kind": "openadr_event", **version, **facts}, self._opt(version, answered, opt_type, reason)]
+            )
+        except Exception:  # nothing that a VTN sends may stand in the way of an answer
+            log.exception("event not reported to the schema ems")
+
+    def _version(self, event_id: Any, number: Any) -> dict[str, Any]:
+        return {"ven": self._ven_name, "event_id": str(event_id)[:LONGEST_ID], "modification_number": int(number)}
+
+    @staticmethod
+    def _opt(version: dict[str, Any], time: datetime, opt_type: OptType, reason: str | None) -> dict[str, Any]:
+        return {
+            "kind": "openadr_opt",
+            **version,
+            "time": time.isoformat(),
+            "opt_type": opt_type,
+            "reason": reason[:LONGEST_REASON] if reason else None,
+        }
 
     def reconsider(self) -> list[Answer]:
         """Judge the stored events by the present rules; the answers that changed.
@@ -100,8 +159,22 @@ class Inbox:
             ids = trace(answer.event_id, answer.modification_number, self._ven_name)
             log.info("event judged again", extra=ids | {"opt_type": answer.opt_type, "reason": answer.reason})
         if changed:
+            self._record_again(changed)
             self._queued()
         return changed
+
+    def _record_again(self, changed: Sequence[Answer]) -> None:
+        now = datetime.now(UTC)
+        versions = [self._version(answer.event_id, answer.modification_number) for answer in changed]
+        try:
+            self._observe(
+                [
+                    self._opt(version, now, answer.opt_type, answer.reason)
+                    for version, answer in zip(versions, changed, strict=True)
+                ]
+            )
+        except OutboxError as error:
+            log.warning("answers not reported to the schema ems", extra={"reason": str(error)})
 
     def untold(self) -> list[Answer]:
         """The answers that changed and that the VTN does not know."""
@@ -115,6 +188,10 @@ class Inbox:
 
     def _judge(self, event: ReceivedEvent) -> str | None:
         return refusal(event.signal_name, event.stretches, self._rules, self._timezone)
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def understand(event: Mapping[str, Any]) -> ReceivedEvent:

@@ -49,7 +49,9 @@ async def serve(settings: VenSettings) -> None:
         for name, target in settings.signals.items()
     }
     timezone = ZoneInfo(settings.timezone)
-    inbox = Inbox(outbox, destinations, sender.wake.set, settings.opt_out, timezone, settings.ven_name)
+    inbox = Inbox(
+        outbox, destinations, sender.wake.set, settings.opt_out, timezone, settings.ven_name, observations.add
+    )
     try:
         inbox.reconsider()  # the rules may be others than at the last start
     except OutboxError as error:
