@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from cariflex.planner import planner as module
 from cariflex.planner.agenda import (
@@ -18,15 +20,19 @@ from cariflex.planner.agenda import (
     Agenda,
     Pace,
 )
+from cariflex.planner.flexmeasures import FlexMeasures as FlexMeasuresClient
 from cariflex.planner.flexmeasures import FlexMeasuresError
 from cariflex.planner.forecasts import BETWEEN_SECONDS, Forecasts
 from cariflex.planner.model import moment
 from cariflex.planner.planner import Planner
 from cariflex.planner.settings import PlannerSettings
+from cariflex.service import listen
 from cariflex.ven.grid import Stretch
 from cariflex.ven.observations import Observations
 from cariflex.ven.outbox import Destination, Flexibility, Outbox, ReceivedEvent
 from cariflex.ven.plans import Plans
+from tests.unit.services.openadr_support import eventually, free_port
+from tests.unit.services.s2_support import running_cem, simulated
 
 NOW = 1_800_000_000 // 3600 * 3600 + 100
 CELL = NOW // 900 * 900
@@ -419,3 +425,99 @@ def test_forecasts_wait_while_a_plan_is_due_or_triggers_are_few(site: Site, fore
         site.planner.pace.spend(site.now)
     assert forecasts.due(site.now + BETWEEN_SECONDS) is None
     assert forecasts.due(site.now + 306) == 41
+
+
+# --- the CEM, FlexMeasures' door, settings ---------------------------------------------------------------------------
+
+
+async def test_the_cem_tells_what_its_devices_can_do_and_forgets_those_that_go(tmp_path: Path) -> None:
+    async with running_cem(tmp_path) as running:
+        async with simulated(running.url, "battery_01", "ev_01"):
+            await eventually(lambda: len(running.ven.flexibilities(0)) == 2, seconds=5)
+            able = running.ven.flexibilities(0)
+            assert able["battery_01"] == Flexibility(-50, 50, 0, 100, 50)
+            ev = able["ev_01"]
+            assert (ev.low_kw, ev.high_kw, ev.most_kwh, [one.value for one in ev.targets]) == (-22, 22, 60, [48])
+        await eventually(lambda: not running.ven.flexibilities(0), seconds=5)
+
+
+async def flexmeasures_says(answers: list[tuple[int, Any, dict[str, str]]]) -> tuple[list[Any], list[str]]:
+    """What a client gets that asks once for each answer, with what it sent as its token."""
+    tokens: list[str] = []
+
+    async def log_in(_request: web.Request) -> web.Response:
+        return web.json_response({"auth_token": f"token-{len(tokens)}"})
+
+    async def answer(request: web.Request) -> web.Response:
+        tokens.append(request.headers["Authorization"])
+        status, content, headers = answers.pop(0)
+        return web.Response(status=status, text=content, headers=headers)
+
+    app = web.Application()
+    app.add_routes([web.post("/api/requestAuthToken", log_in), web.get("/api/v3_0/x", answer)])
+    port = free_port()
+    got: list[Any] = []
+    runner = await listen(app, "127.0.0.1", port)
+    try:
+        async with FlexMeasuresClient(f"http://127.0.0.1:{port}/", "ven@cariflex.internal", SecretStr("x")) as client:
+            while answers:
+                try:
+                    got.append(await client.ask("GET", "x"))
+                except FlexMeasuresError as error:
+                    got.append((str(error), error.pause))
+    finally:
+        await runner.cleanup()
+    return got, tokens
+
+
+async def test_a_login_that_has_grown_old_is_made_again() -> None:
+    got, tokens = await flexmeasures_says([(200, "{}", {}), (401, "{}", {}), (200, '{"a": 1}', {})])
+    assert got == [(200, {}), (200, {"a": 1})]
+    assert tokens == ["token-0", "token-0", "token-2"]
+
+
+async def test_flexmeasures_says_how_long_to_wait_and_nonsense_is_no_answer() -> None:
+    got, _ = await flexmeasures_says(
+        [(429, "", {"Retry-After": "17"}), (503, "", {}), (422, "[1]", {}), (404, "nonsense", {})]
+    )
+    assert [one[1] for one in got[:2]] == [17.0, None]
+    assert "429" in got[0][0]
+    assert got[2:] == [(422, {}), (404, {})]
+
+
+async def test_without_flexmeasures_there_is_an_error_that_says_where() -> None:
+    port = free_port()
+    async with FlexMeasuresClient(f"http://127.0.0.1:{port}", "ven@cariflex.internal", SecretStr("hush")) as client:
+        with pytest.raises(FlexMeasuresError, match=f"127.0.0.1:{port}") as caught:
+            await client.ask("GET", "x")
+    assert "hush" not in str(caught.value)
+
+
+PRICES = {"sensor": 84, "unit": "EUR/MWh", "resolution": "PT1H"}
+SETTINGS: dict[str, Any] = {
+    "flexmeasures": {"url": "http://flexmeasures-server:5000", "email": "ven@cariflex.internal"},
+    "consumption_price": PRICES,
+    "production_price": PRICES,
+    "resources": {"battery_01": {"sensor": 101, "max_kw": 50}},
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"every": "PT10M"}, "every is no multiple of resolution"),
+        ({"every": "15"}, "ISO 8601"),
+        ({"horizon": "PT49H"}, "longer than PT48H"),
+        ({"resolution": "PT25M"}, "no multiple|divide a day"),
+        ({"resolution": "PT2H", "every": "PT2H", "horizon": "PT24H"}, "the resolution of sensor 84"),
+        ({"consumption_price": PRICES | {"unit": "EUR/kWh"}}, "pattern"),
+        ({"roundtrip_efficiency": 1.1}, "less than or equal to 1"),
+        ({"forecast_every": "PT15M"}, "shorter than an hour"),
+        ({"horizn": "PT24H"}, "horizn"),
+        ({"resources": {"battery_01": {"sensor": 0, "max_kw": 50}}}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], text: str) -> None:
+    PlannerSettings.model_validate(SETTINGS)
+    with pytest.raises(ValueError, match=text):
+        PlannerSettings.model_validate(SETTINGS | wrong)
