@@ -16,14 +16,14 @@ class Worker:
     def __init__(self) -> None:
         self.now = 1_000_000.0
         self.raises: Exception | None = None
-        self.ended = 0
+        self.ended: list[float] = []
 
     def look(self) -> None:
         if self.raises:
             raise self.raises
 
     def end(self) -> None:
-        self.ended += 1
+        self.ended.append(self.now)
 
     def checked(self, after: float = 15) -> str | None:
         self.now += after
@@ -48,7 +48,7 @@ def test_one_that_goes_deaf_is_ended_once(worker: Worker) -> None:
     assert not worker.ended
     assert worker.checked() == "nobody; it is being restarted"
     assert [worker.checked() for _ in range(9)] == ["nobody"] * 9
-    assert worker.ended == 1, "until it has listened again"
+    assert len(worker.ended) == 1, "until it has listened again"
     worker.raises = None
     worker.checked()
     worker.raises = Deaf("nobody")
