@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,13 +68,14 @@ class Server:
         )
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Roles and databases by provision.sql, tables by FlexMeasures, grants by grants.sql, rows by `_fill`."""
-    missing = [name for name in IMAGES if not os.environ.get(name)]
-    if missing:
-        pytest.skip(f"no image to test with: set {', '.join(missing)}")
-    folder = tmp_path_factory.mktemp("postgres")
+@contextmanager
+def provisioned(folder: Path, *options: str) -> Iterator[Server]:
+    """Roles and databases by provision.sql, tables by FlexMeasures and us, grants by grants.sql; removed afterwards.
+
+    Args:
+        folder: for settings and secrets.
+        options: of PostgreSQL's container, with where its data lie.
+    """
     roles = load("playbooks/vars/wiring.yml")["postgres_roles"]
     passwords = {role: secrets.token_urlsafe(24) for role in ("postgres", *roles)}
     _write_files(folder, passwords)
@@ -83,20 +85,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             *("run", "--detach", "--name", container, "--publish", "127.0.0.1::5432", "--user", POSTGRES_USER),
             *("--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres_superuser_password"),
             *("--volume", f"{folder}/conf:/etc/cariflex:ro", "--volume", f"{folder}/secrets:/run/secrets:ro"),
-            *("--tmpfs", "/var/lib/postgresql/data:uid=999,gid=999,mode=0700", os.environ[IMAGES[0]]),
-            *("postgres", "-c", "fsync=off", "-c", "autovacuum=off"),
+            *options,
+            *(os.environ[IMAGES[0]], "postgres", "-c", "fsync=off", "-c", "autovacuum=off"),
         )
         port = int(docker("port", container, "5432/tcp").splitlines()[0].rpartition(":")[2])
         made = Server(container, port, passwords, folder / "secrets")
-        _wait(made)
+        wait(made)
         made.provision("provision.sql")
         _upgrade(made)
         made.provision("grants.sql")
-        with made.connect("postgres") as connection:
-            _fill(connection)
         yield made
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", container], capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the rows of `_fill`."""
+    missing = [name for name in IMAGES if not os.environ.get(name)]
+    if missing:
+        pytest.skip(f"no image to test with: set {', '.join(missing)}")
+    in_memory = "/var/lib/postgresql/data:uid=999,gid=999,mode=0700"
+    with provisioned(tmp_path_factory.mktemp("postgres"), "--tmpfs", in_memory) as made:
+        with made.connect("postgres") as connection:
+            _fill(connection)
+        yield made
 
 
 def _write_files(folder: Path, passwords: dict[str, str]) -> None:
@@ -116,7 +129,7 @@ def _write_files(folder: Path, passwords: dict[str, str]) -> None:
         inner.chmod(0o755)
 
 
-def _wait(server: Server) -> None:
+def wait(server: Server) -> None:
     """Until the server takes connections over the network, which it does only after its initial scripts."""
     deadline = time.monotonic() + 60
     while True:
@@ -153,6 +166,27 @@ def _fill(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     lie three beliefs that no panel may show: an older one (+1000), and newer ones by a forecaster (+2000) and a
     scheduler (+3000). The production price ends five hours ago.
     """
+    declare(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO timed_belief
+               SELECT event, kind.horizon, 0.5, kind.extra + CASE WHEN sensor.name LIKE '%signal'
+                 THEN extract(minute FROM event)::int / 15 ELSE sensor.id END, sensor.id, kind.source
+               FROM sensor
+               CROSS JOIN LATERAL generate_series(
+                 date_trunc('hour', now()) - interval '24 hours',
+                 now() - CASE WHEN name = 'production_price' THEN interval '5 hours' ELSE '0' END,
+                 event_resolution) event
+               CROSS JOIN (VALUES (interval '0', 0, 1), ('1 hour', 1000, 1), ('-1 hour', 2000, 2), ('-1 hour', 3000, 3))
+                 AS kind (horizon, extra, source)"""
+        )
+        for statement in OBSERVED:
+            cursor.execute(statement.encode())
+    connection.commit()
+
+
+def declare(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """The declared assets and sensors, and a data source of each kind."""
     topology = load("playbooks/vars/topology.yml")["topology_declared"]
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO generic_asset_type (id, name) VALUES (1, 'any')")
@@ -175,21 +209,6 @@ def _fill(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
             """INSERT INTO data_source (id, name, type) VALUES
                  (1, 'feed', 'user'), (2, 'forecaster', 'forecaster'), (3, 'scheduler', 'scheduler')"""
         )
-        cursor.execute(
-            """INSERT INTO timed_belief
-               SELECT event, kind.horizon, 0.5, kind.extra + CASE WHEN sensor.name LIKE '%signal'
-                 THEN extract(minute FROM event)::int / 15 ELSE sensor.id END, sensor.id, kind.source
-               FROM sensor
-               CROSS JOIN LATERAL generate_series(
-                 date_trunc('hour', now()) - interval '24 hours',
-                 now() - CASE WHEN name = 'production_price' THEN interval '5 hours' ELSE '0' END,
-                 event_resolution) event
-               CROSS JOIN (VALUES (interval '0', 0, 1), ('1 hour', 1000, 1), ('-1 hour', 2000, 2), ('-1 hour', 3000, 3))
-                 AS kind (horizon, extra, source)"""
-        )
-        for statement in OBSERVED:
-            cursor.execute(statement.encode())
-    connection.commit()
 
 
 # What our own services write. Two devices take 10 and 20 kW; everything else is well, and there is some of everything.
