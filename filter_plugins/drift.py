@@ -1,0 +1,24 @@
+"""Filters for playbooks/drift.yml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+# Ansible offers the project's module_utils to modules, which it packs, but not to plugins in its own process.
+_MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if _MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_MODULE_UTILS)
+
+from ansible.module_utils.drift_rules import docker_drift, drift_lines, topology_drift  # noqa: E402 - see above
+
+
+class FilterModule:
+    """The filters of this file, in the form in which Ansible asks for them."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name -> filter."""
+        return {"docker_drift": docker_drift, "topology_drift": topology_drift, "drift_lines": drift_lines}
