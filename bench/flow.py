@@ -4,7 +4,8 @@
     .venv/bin/python bench/flow.py --events 20 --poll 1
 
 A whole system of its own runs for it (tests/support/ems.py), as deployed but for names and addresses; its images are
-those of `make test`. Times are those of the services' logs, which share one clock.
+those of `make test`. It makes no plans, which every price would bring anew: bench/plan.py measures them. Times are
+those of the services' logs, which share one clock.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def main() -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=24)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), openadr={"poll_seconds": options.poll}) as ems,
+        running(Path(folder), openadr={"poll_seconds": options.poll}, schedules=None) as ems,
     ):
         latency(ems, options.events, options.poll, hour)
         outage(ems, hour)
