@@ -161,9 +161,13 @@ def test_containers_are_in_their_networks_with_their_addresses(deployed: Stage) 
         assert {network: found[name][network] for network in fixed} == fixed
 
 
-def test_the_sensors_are_the_documented_ones(deployed: Stage) -> None:
+def test_the_sensors_are_the_documented_ones_and_ours_from_101_up(deployed: Stage) -> None:
     rows = deployed.host.sql("SELECT id, name, unit FROM sensor ORDER BY id")
-    assert [" ".join(row) for row in rows] == SENSORS.split("\n")[1:-1]
+    assert [" ".join(row) for row in rows if int(row[0]) <= 100] == SENSORS.split("\n")[1:-1]
+    assert [" ".join(row) for row in rows if int(row[0]) > 100] == [
+        *(f"{100 + number} battery_{number:02}_power_kw kW" for number in range(1, 6)),
+        *(f"{105 + number} ev_{number:02}_power_kw kW" for number in range(1, 6)),
+    ]
 
 
 def test_every_sensor_belongs_to_its_asset_on_the_site(deployed: Stage) -> None:
