@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 BATTERIES = tuple(f"battery_0{number}" for number in range(1, 6))
 EVS = tuple(f"ev_0{number}" for number in range(1, 6))
 PRODUCTION_PRICE = 85
-PLAN_SECONDS = 120.0  # on a machine that does much else; how long it takes is for bench/plan.py
+PLAN_SECONDS = 240.0  # the longest wait; a solver beside other tests takes up to a minute
 
 
 def this_hour() -> datetime:
@@ -79,7 +79,15 @@ def follow(ems: Ems, what: str, devices: tuple[str, ...], low: float, high: floa
         raise AssertionError(f"{error}: they do {last}; the planner says {lines}") from None
 
 
+def cancel_all(ems: Ems) -> None:
+    """Other tests' events would limit the devices, or have prices of their own."""
+    for event in ems.vtn("GET", "events?limit=1000").json()["events"]:
+        if event["status"] in ("far", "active"):
+            assert ems.vtn("DELETE", f"events/{event['event_id']}").ok
+
+
 def test_a_high_price_empties_the_batteries_and_load_control_caps_charging(ems: Ems) -> None:
+    cancel_all(ems)
     # this hour is the dearest, and 50 kWh are not enough for all of it: one quarter may be less than full
     dear, cheap = [500.0, 400.0, *[50.0] * 24], [10.0, 20.0, *[500.0] * 24]
     production_prices(ems, [0.8 * price for price in dear])

@@ -232,11 +232,15 @@ class MemoryStore:
 
 def free_port() -> int:
     """A port that nothing listens on, and that the kernel gives to no outgoing connection before somebody does."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if is_free(port))
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port."""
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def vtn_settings(**different: Any) -> VtnSettings:
@@ -367,10 +371,14 @@ class FakeFlexMeasures:
                 web.post("/api/requestAuthToken", self._log_in),
                 web.post("/api/v3_0/sensors/{sensor}/data", self._data),
                 web.post("/cariflex/v1/withdraw", self._withdraw),
+                web.post("/cariflex/v1/observations", self._observe),
                 web.get("/api/v3_0/health/ready", self._ready),
             ]
         )
         self._runner = await listen(app, "127.0.0.1", self.port)
+
+    async def _observe(self, request: web.Request) -> web.Response:
+        return web.json_response({"stored": len((await request.json())["observations"])})
 
     async def stop(self) -> None:
         if self._runner:

@@ -23,7 +23,7 @@ from cariflex.ven.grid import Stretch
 from cariflex.ven.observations import Observations
 from cariflex.ven.outbox import Destination, Outbox, ReceivedEvent
 from cariflex.ven.plans import Plans
-from tests.unit.services.openadr_support import free_port
+from tests.unit.services.openadr_support import eventually, free_port, is_free
 
 TOKENS = {"battery_01": "token-of-battery-01", "ev_01": "token-of-ev-number-01"}
 RESOURCES = {
@@ -69,7 +69,7 @@ async def running_cem(
     cem = Cem(settings, TOKENS, outbox, plans, observations, memory, clock)
     task = asyncio.create_task(cem.run())
     try:
-        await asyncio.sleep(0.05)
+        await eventually(lambda: not is_free(port))
         yield RunningCem(cem, ven, plans, observations, f"{'wss' if settings.tls_key else 'ws'}://127.0.0.1:{port}/s2")
     finally:
         task.cancel()
