@@ -21,7 +21,7 @@ def test_scenario(scenario: str) -> None:
     command = [str(ROOT / ".venv/bin/molecule"), "test", "--scenario-name", scenario]
     # molecule looks for Ansible's commands on the path
     path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
+    environment = {**os.environ, "PATH": path, "COLUMNS": "200"}
     # this one shares a volume with the test host of other tests
     with alone(say) if scenario == "production" else contextlib.nullcontext():
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
