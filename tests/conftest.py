@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.support import summary
 from tests.support.groups import group_of, rank
 from tests.support.services import Services
 
@@ -17,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("tests.support.relay"):
         return  # the process that runs the services' tests: it takes over what its parent found
     config.pluginmanager.register(Services())
+    config.pluginmanager.register(summary)
 
     from tests.support.images import references
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.faults.conftest import TRACE
 from tests.support.ems import VEN, Ems, until
+from tests.support.summary import TRACE
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 

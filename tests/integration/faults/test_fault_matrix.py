@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.faults.conftest import RECOVERED
 from tests.integration.faults.faults import COMPONENTS, FAULTS, Hand, hand
 from tests.integration.faults.flow import Flow
 from tests.support.ems import Ems
+from tests.support.summary import RECOVERED
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
