@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 
@@ -42,8 +43,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 def _problem(item: dict[str, Any], model: type[BaseModel]) -> Problem:
     location = item["loc"]
     field = ".".join(str(part) for part in location) or "(whole input)"
-    if item["type"] == "extra_forbidden":
-        known = sorted(_model_at(model, location[:-1]).model_fields)
+    if item["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        known = sorted(_fields(_model_at(model, location[:-1])))
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
         fix = f"Did you mean {close[0]!r}?" if close else f"Remove it; known here: {', '.join(known)}."
         return Problem(field, _short(item["input"]), "is not known", fix)
@@ -63,23 +64,29 @@ def _fix(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
 
 
 def _fields_along(model: type[BaseModel], location: Sequence[int | str]) -> Iterator[FieldInfo]:
-    current: type[BaseModel] | None = model
+    current: type[Any] | None = model
     for part in location:
-        if current is not None and part in current.model_fields:
-            info = current.model_fields[str(part)]
+        if current is not None and part in _fields(current):
+            info = _fields(current)[str(part)]
             yield info
             current = _model_in(info.annotation)
 
 
-def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+def _fields(model: type[Any]) -> dict[str, FieldInfo]:
+    """The fields of a model or of a pydantic dataclass."""
+    fields: dict[str, FieldInfo] = model.__pydantic_fields__
+    return fields
+
+
+def _model_at(model: type[Any], location: Sequence[int | str]) -> type[Any]:
     for info in _fields_along(model, location):
         model = _model_in(info.annotation) or model
     return model
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: Any) -> type[Any] | None:
     """The model inside an annotation such as `Model`, `list[Model]`, `dict[str, Model]` or `Model | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_pydantic_dataclass(annotation)):
         return annotation
     return next((found for argument in get_args(annotation) if (found := _model_in(argument))), None)
 
