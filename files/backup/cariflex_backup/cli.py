@@ -1,0 +1,136 @@
+"""`cariflex-backup`: the verbs, their arguments and what they print. Verbs with --json print one document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cariflex_backup import settings as settings_file
+from cariflex_backup.archive import Archive, archive_at, archives, check_sum, unpacked
+from cariflex_backup.errors import BackupError
+from cariflex_backup.making import locked, make
+from cariflex_backup.pruning import planned, prune
+from cariflex_backup.retention import Policy
+from cariflex_backup.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; 1 after an error, which is printed."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = settings_file.read(given.settings)
+        told: Any = given.verb(settings, given)
+    except BackupError as error:
+        print(f"cariflex-backup: {error}", file=sys.stderr)
+        return 1
+    if given.json:
+        print(json.dumps(told, default=str))
+    else:
+        print("\n".join(_lines(told)))
+    return 0
+
+
+def run(settings: Settings, _given: argparse.Namespace) -> dict[str, Any]:
+    """Make an archive, then remove what need not be kept any longer."""
+    made, manifest = make(settings)
+    removed = prune(settings.root, _policy(settings))
+    return {
+        "archive": made.path,
+        "bytes": made.path.stat().st_size,
+        "seconds": manifest["seconds"],
+        "rows": sum(table["rows"] for one in manifest["databases"].values() for table in one["tables"].values()),
+        "missing": manifest["missing"],
+        "removed": [one.path.name for one in removed],
+    }
+
+
+def list_(settings: Settings, _given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The archives, the newest first, with the reasons to keep each."""
+    return [
+        {"archive": one.path.name, "bytes": one.path.stat().st_size, "kept": ", ".join(reasons) or "no longer"}
+        for one, reasons in planned(settings.root, _policy(settings))
+    ]
+
+
+def verify(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Compare an archive with its checksum and, where it can be read, everything in it."""
+    archive = chosen(settings, given.archive)
+    check_sum(archive)
+    identity = sys.stdin.read() if given.identity_on_stdin else ""
+    if archive.encrypted and not identity:
+        return {"archive": archive.path, "checksum": "good", "contents": "not read: encrypted"}
+    with locked(settings.root), unpacked(archive, settings.root, identity):
+        return {"archive": archive.path, "checksum": "good", "contents": "good"}
+
+
+def prune_(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Show what need not be kept any longer; with --apply, remove it."""
+    if given.apply:
+        with locked(settings.root):
+            return {"removed": [one.path.name for one in prune(settings.root, _policy(settings))]}
+    return {"would remove": [one.path.name for one, why in planned(settings.root, _policy(settings)) if not why]}
+
+
+def chosen(settings: Settings, name: str) -> Archive:
+    """The archive that was named, or the newest good one.
+
+    Raises:
+        BackupError: there is none.
+    """
+    if name:
+        return archive_at(Path(name) if "/" in name else settings.root / name)
+    for archive in archives(settings.root):
+        try:
+            check_sum(archive)
+        except BackupError as error:
+            print(f"passed over: {error}", file=sys.stderr)
+            continue
+        return archive
+    raise BackupError(f"{settings.root} holds no good archive. Make one: playbooks/backup.yml")
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(settings.days, settings.weeks, settings.months)
+
+
+def _lines(told: Any) -> list[str]:
+    if isinstance(told, list):
+        return ["  ".join(str(value) for value in one.values()) for one in told] or ["none"]
+    return [f"{name}: {_text(value)}" for name, value in told.items()]
+
+
+def _text(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cariflex-backup", description="Backups of an EMS on its host.")
+    parser.add_argument("--settings", type=Path, default=settings_file.PATH, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, does: Any) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=does.__doc__.splitlines()[0])
+        made.set_defaults(verb=does)
+        return made
+
+    def of_archive(made: argparse.ArgumentParser) -> None:
+        made.add_argument("archive", nargs="?", default="", help="its name or path; else the newest good one")
+        made.add_argument("--identity-on-stdin", action="store_true", help="age's secret key comes on standard input")
+
+    verb("run", run)
+    verb("list", list_)
+    of_archive(verb("verify", verify))
+    verb("prune", prune_).add_argument("--apply", action="store_true", help="remove it")
+    return parser
+
+
+def entry() -> None:
+    """What /usr/local/sbin/cariflex-backup calls."""
+    os.umask(0o077)
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What is backed up and where to: the file that the role `backup` writes. It names secrets' files, never a secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cariflex_backup.errors import BackupError
+
+PATH = Path("/opt/cariflex/backup/settings.json")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One host's settings.
+
+    Attributes:
+        environment: the inventory's environment, such as prod.
+        project_version: what was deployed, as git describes it.
+        root: the folder of the archives.
+        database_container: where PostgreSQL runs.
+        database_role: the role that reads everything.
+        database_password_file: its password.
+        databases: those that are dumped.
+        redis_container: where Redis runs.
+        folders: part of the archive -> folders and files of the host that are copied into it.
+        volumes: part of the archive -> Docker volumes that are copied into it.
+        containers: whose states are kept.
+        recipients: age's public keys; without any, archives are not encrypted.
+        days, weeks, months: how long the daily, weekly and monthly archives are kept; months 0 is for ever.
+    """
+
+    environment: str
+    project_version: str
+    root: Path
+    database_container: str
+    database_role: str
+    database_password_file: Path
+    databases: tuple[str, ...]
+    redis_container: str
+    folders: dict[str, tuple[str, ...]]
+    volumes: dict[str, tuple[str, ...]]
+    containers: tuple[str, ...]
+    recipients: tuple[str, ...]
+    days: int
+    weeks: int
+    months: int
+
+
+def read(path: Path = PATH) -> Settings:
+    """Read the settings.
+
+    Raises:
+        BackupError: there are none, or they are another version's.
+    """
+    try:
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackupError(f"{path} cannot be read ({error}). Deploy it: playbooks/site.yml.") from None
+    known = {field.name for field in fields(Settings)}
+    if set(given) != known:
+        differing = ", ".join(sorted(set(given) ^ known))
+        raise BackupError(
+            f"{path} and this program are of two versions ({differing}). Deploy both: playbooks/site.yml."
+        )
+    for name in ("root", "database_password_file"):
+        given[name] = Path(given[name])
+    for name in ("databases", "containers", "recipients"):
+        given[name] = tuple(given[name])
+    for name in ("folders", "volumes"):
+        given[name] = {part: tuple(paths) for part, paths in given[name].items()}
+    return Settings(**given)
