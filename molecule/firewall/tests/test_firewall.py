@@ -5,6 +5,7 @@ container (published on 80, as Traefik is), a container with a port that nobody 
 for the VTN and the VEN at their documented addresses, and a server of the host's own at port 22.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,8 +151,10 @@ def test_containers_reach_each_other_and_the_world(disturbed: Around) -> None:
 
 def test_dockers_own_chains_are_whole(disturbed: Around) -> None:
     rules = disturbed.host.check_output("iptables -S FORWARD").splitlines()[1:]
-    # with live-restore, an engine that starts again puts the chain that only drops before the one that decides
+    # with live-restore, an engine that finds containers running puts its isolation first; that lets nothing in
     assert rules[: rules.index("-A FORWARD -j DOCKER-USER")] in ([], ["-A FORWARD -j DOCKER-ISOLATION-STAGE-1"])
+    isolation = "".join(disturbed.host.check_output(f"iptables -S DOCKER-ISOLATION-STAGE-{n}") for n in (1, 2))
+    assert set(re.findall(r"-j (\S+)", isolation)) == {"DOCKER-ISOLATION-STAGE-2", "DROP", "RETURN"}
     assert "--to-destination" in disturbed.host.check_output("iptables -t nat -S DOCKER")
 
 
