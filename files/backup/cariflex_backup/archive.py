@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,20 +72,28 @@ def archive_at(path: Path) -> Archive:
     Raises:
         BackupError: there is none, or its name is no archive's.
     """
-    found = _NAME.fullmatch(path.name)
-    if not found:
+    if not _is_named(path):
         raise BackupError(
             f"{path} is no archive: those are named YYYYMMDD_HHMMSS.tar.gz or YYYYMMDD_HHMMSS.tar.gz.age."
         )
     if not path.is_file():
         raise BackupError(f"There is no archive {path}. List those there are: cariflex-backup list")
-    return Archive(found[1], path)
+    return Archive(path.name.partition(".")[0], path)
 
 
 def archives(root: Path) -> list[Archive]:
     """The archives that this program made in a folder, the newest first. Whatever else lies there is not ours."""
-    found = [archive_at(path) for path in root.glob("*.tar.gz*") if _NAME.fullmatch(path.name) and path.is_file()]
+    found = [archive_at(path) for path in root.glob("*.tar.gz*") if _is_named(path) and path.is_file()]
     return sorted((archive for archive in found if archive.sum_path.is_file()), reverse=True)
+
+
+def _is_named(path: Path) -> bool:
+    """Whether a file's name is an archive's; month 13 is none's."""
+    found = _NAME.fullmatch(path.name)
+    try:
+        return found is not None and bool(time_of(found[1]))
+    except ValueError:
+        return False
 
 
 # --- the folder ---
@@ -92,6 +101,7 @@ def archives(root: Path) -> list[Archive]:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest and the checksums of everything."""
+    (folder / SUMS).unlink(missing_ok=True)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     lines = [f"{_digest_of(path)}  {path.relative_to(folder)}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
@@ -189,6 +199,7 @@ def pack(folder: Path, root: Path, recipients: Sequence[str]) -> Archive:
         file.flush()
         os.fsync(file.fileno())
     with partial.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # read what the disk has, not what was written
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not recipients and digest != written:
         raise BackupError(f"{partial} differs from what was written to it: the disk of {root} is not to be trusted.")
@@ -264,9 +275,12 @@ def _extract(archive: Archive, source: IO[bytes], target: Path) -> None:
             for member in tar:
                 _check_member(archive, member, target)
                 tar.extract(member, target, numeric_owner=True)
-            unzipped.read()  # to the checksum at its end
-    except (tarfile.TarError, EOFError, OSError, gzip.BadGzipFile) as error:
+            while unzipped.read(_CHUNK):  # to the checksum at its end
+                pass
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise BackupError(f"{archive.path} cannot be unpacked: {error}. It is not whole; take another one.") from None
+    except OSError as error:
+        raise BackupError(f"{archive.path} cannot be unpacked in {target.parent}: {error.strerror or error}.") from None
 
 
 def _check_member(archive: Archive, member: tarfile.TarInfo, target: Path) -> None:

@@ -24,9 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         settings = settings_file.read(given.settings)
+    except BackupError as error:
+        print(f"cariflex-backup: {error}", file=sys.stderr)
+        return 1
+    try:
         told: Any = given.verb(settings, given)
     except BackupError as error:
         print(f"cariflex-backup: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"cariflex-backup: {error.filename or settings.root}: {error.strerror}. Run it as root.", file=sys.stderr)
         return 1
     if given.json:
         print(json.dumps(told, default=str))

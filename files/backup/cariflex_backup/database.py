@@ -33,8 +33,10 @@ SELECT json_agg(json_build_array(n.nspname, c.relname, (
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """  # noqa: S608 - a constant
+# by this name the sessions of a killed run are found
+APPLICATION = "cariflex-backup"
 # the password is the first line of standard input
-_AS_READER = 'IFS= read -r PGPASSWORD && export PGPASSWORD && exec "$@"'
+_AS_READER = f'IFS= read -r PGPASSWORD && export PGPASSWORD PGAPPNAME={APPLICATION} && exec nice -n 10 "$@"'
 _PSQL = ("psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 
 
@@ -84,6 +86,15 @@ class Server:
                 f"{self.container} has no database {' or '.join(missing)}, only {', '.join(sorted(found))}."
             )
         return {name: found[name] for name in databases}
+
+    def end_sessions(self) -> None:
+        """End what a killed run left in the server: docker exec does not take its command with it."""
+        self.change(
+            "postgres",
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"  # noqa: S608 - constants
+            f" WHERE application_name = '{APPLICATION}' AND usename = '{self.role}';",
+            "ending the sessions of an earlier run",
+        )
 
     def version(self) -> str:
         """The server's version."""
@@ -141,6 +152,7 @@ class Server:
         try:
             session.say(password)
             session.say("SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex';\n")
+            session.say("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;\n")
             session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n")
             yield session
         finally:
@@ -187,7 +199,8 @@ class Session:
         for schema, table, columns in json.loads(self.ask(_TABLES + ";") or "null") or []:
             name = f"{_quoted(schema)}.{_quoted(table)}"
             row = f"hash_record_extended(ROW({columns or ''}), 0)"
-            counted = self.ask(f"SELECT count(*), coalesce(bit_xor({row}), 0) FROM {name};")  # noqa: S608 - quoted
+            # a sum, in which two rows alike do not cancel each other out
+            counted = self.ask(f"SELECT count(*), coalesce(sum({row}), 0) FROM {name};")  # noqa: S608 - quoted
             rows, digest = counted.split("|")
             tables[f"{schema}.{table}"] = {"rows": int(rows), "hash": digest}
             if table.startswith("alembic_version"):

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any
 
 from cariflex_backup import archive
 from cariflex_backup.archive import Archive
+from cariflex_backup.commands import run as run_command
 from cariflex_backup.database import Server
 from cariflex_backup.errors import BackupError
-from cariflex_backup.runs import Run
+from cariflex_backup.runs import Run, end_killed
 from cariflex_backup.settings import Settings
 from cariflex_backup.staging import stage
 
@@ -49,44 +50,66 @@ def make(settings: Settings, followers: tuple[Follower, ...] = ()) -> tuple[Arch
 
     Args:
         followers: called with the sealed folder and its manifest once the archive is there; a drill, a copy elsewhere.
+            They record their own runs.
 
     Returns:
         The archive and its manifest.
 
     Raises:
-        BackupError: it could not be made; nothing carries a final name, and the row in ems.backup_run says why.
+        BackupError: it could not be made; nothing carries a final name, and the row in ems.backup_run says why. Or a
+            follower failed: then the archive is there, and so are those of the other followers.
     """
     settings.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _terminable(), locked(settings.root):
         clean(settings.root)
         server = reader(settings)
+        server.end_sessions()
+        end_killed(server, "backup_run", "full")
         made_at = _free_stamp(settings.root)
         stamp = archive.stamp_of(made_at)
         began = time.monotonic()
         run = Run(server, "backup_run", stamp, kind="full")
+        staging = settings.root / f".staging-{stamp}"
         try:
-            made = _made(settings, server, made_at, began, followers)
-        except BaseException as error:
-            clean(settings.root)
-            run.failed(str(error) or type(error).__name__)
-            if isinstance(error, OSError):
-                raise BackupError(
-                    f"{settings.root}: {error.strerror or error}. Nothing was kept of this backup."
-                ) from None
-            raise
-        path, seconds = made[0].path, round(time.monotonic() - began, 1)
-        run.ended(archive=path.name, bytes=path.stat().st_size, seconds=seconds)
-        return made
+            with _cleaned(settings.root):
+                try:
+                    made, manifest = _made(settings, server, made_at, staging / stamp)
+                except BaseException as error:
+                    run.failed(str(error) or type(error).__name__)
+                    raise
+                size, seconds = made.path.stat().st_size, round(time.monotonic() - began, 1)
+                run.ended(archive=made.path.name, bytes=size, seconds=seconds)
+                _follow(followers, staging / stamp, manifest)
+        except OSError as error:
+            raise BackupError(f"{settings.root}: {error.strerror or error}. Nothing was kept of this backup.") from None
+        return made, manifest
 
 
-def _made(
-    settings: Settings, server: Server, made_at: datetime, began: float, followers: tuple[Follower, ...]
-) -> tuple[Archive, dict[str, Any]]:
-    stamp = archive.stamp_of(made_at)
+def _follow(followers: tuple[Follower, ...], folder: Path, manifest: dict[str, Any]) -> None:
+    """Each of them, whatever becomes of the others."""
+    problems = []
+    for follow in followers:
+        try:
+            follow(folder, manifest)
+        except BackupError as error:
+            problems.append(str(error))
+    if problems:
+        raise BackupError(f"The archive {folder.name} was made. {' '.join(problems)}")
+
+
+@contextmanager
+def _cleaned(root: Path) -> Iterator[None]:
+    """Whatever happens, only archives stay."""
+    try:
+        yield
+    finally:
+        clean(root)
+
+
+def _made(settings: Settings, server: Server, made_at: datetime, folder: Path) -> tuple[Archive, dict[str, Any]]:
+    began = time.monotonic()
     _check_space(settings, server)
-    staging = settings.root / f".staging-{stamp}"
-    folder = staging / stamp
-    staging.mkdir(mode=0o700)
+    folder.parent.mkdir(mode=0o700)
     folder.mkdir(mode=0o700)
     found = asdict(stage(settings, server, folder))
     manifest = {
@@ -99,11 +122,7 @@ def _made(
         **found,
     }
     archive.seal(folder, manifest)
-    made = archive.pack(folder, settings.root, settings.recipients)
-    for follow in followers:
-        follow(folder, manifest)
-    shutil.rmtree(staging)
-    return made, manifest
+    return archive.pack(folder, settings.root, settings.recipients), manifest
 
 
 @contextmanager
@@ -159,14 +178,19 @@ def _free_stamp(root: Path) -> datetime:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM, as systemd sends it, end a run as an error does: with everything cleaned up."""
+    """Work with low priority, and let SIGTERM, as systemd sends it, end a run as an error does: with all cleaned up."""
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise BackupError("It was stopped (SIGTERM). Nothing was kept of this backup.")
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)  # once is enough
+        raise BackupError(f"It was stopped ({signal.Signals(number).name}). Nothing was kept of this backup.")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         os.nice(10)
+        with suppress(BackupError):  # a kernel may not know such priorities
+            run_command(["ionice", "--class", "3", "--pid", str(os.getpid())])
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

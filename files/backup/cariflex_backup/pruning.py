@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cariflex_backup.archive import Archive, archives, check_sum
@@ -12,7 +13,7 @@ from cariflex_backup.retention import Policy, kept
 def planned(root: Path, policy: Policy) -> list[tuple[Archive, tuple[str, ...]]]:
     """Every archive with the reasons to keep it; none: it may go. The newest first."""
     found = archives(root)
-    reasons = kept((archive.made_at for archive in found), policy)
+    reasons = kept((archive.made_at for archive in found), policy, datetime.now(UTC))
     return [(archive, reasons.get(archive.made_at, ())) for archive in found]
 
 

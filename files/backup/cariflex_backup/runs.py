@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -27,34 +28,37 @@ _TYPES = {
 
 
 class Run:
-    """One run: a row that says `running` until it has ended."""
+    """One run: a row that says `running` until it has ended.
+
+    What keeps a row from being stored is told and does not end the run: a backup is worth more than its row.
+    """
 
     def __init__(self, server: Server, table: str, archive: str, **values: Any) -> None:
         """Begin one.
 
         Args:
             table: backup_run or drill_run.
-
-        Raises:
-            BackupError: the database cannot be reached.
         """
         self._server = server
         self._table = table
         self._row = {"id": str(uuid.uuid4()), "started_at": _now(), "status": "running", "archive": archive, **values}
-        self._store()
+        self._stored()
 
     def ended(self, **values: Any) -> None:
         """It has ended well."""
         self._row |= {"status": "ok", "finished_at": _now(), **values}
-        self._store()
+        self._stored()
 
     def failed(self, error: str, **values: Any) -> None:
-        """It has failed. What keeps that from being stored is not raised: it would hide the reason."""
+        """It has failed."""
         self._row |= {"status": "failed", "finished_at": _now(), "error": error[:1000], **values}
+        self._stored()
+
+    def _stored(self) -> None:
         try:
             self._store()
-        except BackupError:
-            return
+        except BackupError as error:
+            print(f"cariflex-backup: {error}", file=sys.stderr)
 
     def _store(self) -> None:
         tag = f"$s{secrets.token_hex(8)}$"
@@ -64,14 +68,30 @@ class Run:
         self._server.change(
             _DATABASE,
             "SET ROLE flexmeasures;\n"  # noqa: S608 - texts of others are within the tag, which nobody can guess
-            # a run that was killed has left its row behind
-            f"UPDATE ems.{self._table} SET status = 'failed', finished_at = now(), error = 'it was killed'"
-            f" WHERE status = 'running' AND started_at < now() - interval '1 day';\n"
             f"INSERT INTO ems.{self._table} ({names}) SELECT {names}"
             f" FROM jsonb_to_record({tag}{json.dumps(self._row)}{tag}::jsonb) AS row ({columns})"
             f" ON CONFLICT (id) DO UPDATE SET {updates};",
             "storing the run in ems",
         )
+
+
+def end_killed(server: Server, table: str, kind: str = "") -> None:
+    """Say of runs that never ended that they failed. Called by who holds the lock: so none of them can be alive.
+
+    Args:
+        table: backup_run or drill_run.
+        kind: of a backup.
+    """
+    of_kind = " AND kind = '" + kind + "'" if kind else ""
+    try:
+        server.change(
+            _DATABASE,
+            f"SET ROLE flexmeasures; UPDATE ems.{table} SET status = 'failed', finished_at = now(),"  # noqa: S608 - ours
+            f" error = 'it was killed, or the host went down' WHERE status = 'running'{of_kind};",
+            "looking for runs that never ended",
+        )
+    except BackupError as error:
+        print(f"cariflex-backup: {error}", file=sys.stderr)
 
 
 def _now() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -23,6 +24,8 @@ from cariflex_backup.errors import BackupError
 from cariflex_backup.settings import Settings
 
 _SQLITE = b"SQLite format 3\x00"
+_SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|AUTH|CREDENTIAL", re.IGNORECASE)
+_URL_SECRET = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _REDIS_SECONDS = 120
 _REDIS = 'export REDISCLI_AUTH="$(cat /run/secrets/redis_backup_password)" && exec redis-cli --user backup "$@"'
 
@@ -94,13 +97,22 @@ def stage(settings: Settings, server: Server, folder: Path) -> Staged:
 
 
 def inspected(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The states of those containers that exist. Secrets are in files, so there are none in it."""
+    """The states of those containers that exist, without values of their environment that may be secret."""
     lines = run(["docker", "ps", "--all", "--format", "{{.Names}}"], what="listing containers").decode().split()
     there = [name for name in names if name in lines]
     found: list[dict[str, Any]] = json.loads(
         run(["docker", "inspect", "--type", "container", *there], what="reading containers") if there else "[]"
     )
+    for one in found:
+        one["Config"]["Env"] = [_without_secret(text) for text in one["Config"].get("Env") or ()]
     return found
+
+
+def _without_secret(variable: str) -> str:
+    """NAME=value, without a value whose name or form says that it is secret."""
+    name, _, value = variable.partition("=")
+    is_file = name.endswith("_FILE")
+    return f"{name}=(left out)" if (_SECRET.search(name) and not is_file) or _URL_SECRET.search(value) else variable
 
 
 def redis_dump(container: str, target: Path) -> str:
