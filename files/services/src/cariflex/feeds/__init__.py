@@ -1,0 +1,1 @@
+"""The feeds: bring weather, devices and prices to FlexMeasures by themselves."""
