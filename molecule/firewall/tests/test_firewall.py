@@ -153,7 +153,7 @@ def test_dockers_own_chains_are_whole(disturbed: Around) -> None:
     rules = disturbed.host.check_output("iptables -S FORWARD").splitlines()[1:]
     # with live-restore, an engine that finds containers running puts its isolation first; that lets nothing in
     assert rules[: rules.index("-A FORWARD -j DOCKER-USER")] in ([], ["-A FORWARD -j DOCKER-ISOLATION-STAGE-1"])
-    isolation = "".join(disturbed.host.check_output(f"iptables -S DOCKER-ISOLATION-STAGE-{n}") for n in (1, 2))
+    isolation = "\n".join(disturbed.host.check_output(f"iptables -S DOCKER-ISOLATION-STAGE-{n}") for n in (1, 2))
     assert set(re.findall(r"-j (\S+)", isolation)) == {"DOCKER-ISOLATION-STAGE-2", "DROP", "RETURN"}
     assert "--to-destination" in disturbed.host.check_output("iptables -t nat -S DOCKER")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openleadr.messaging import create_message
 from openleadr.service import PollService
 
-from cariflex.vtn.polls import LONGEST_KNOWN_BYTES, POLLS
+from cariflex.vtn.polls import LONGEST_KNOWN_BYTES, MOST_FORMS, POLLS
 from tests.unit.services.openadr_support import OTHER_VEN, VEN, RunningVtn, next_hour, price_body, running_vtn
 
 BODY = create_message("oadrPoll", ven_id=VEN)
@@ -108,20 +108,58 @@ async def test_a_known_poll_at_another_service_or_type_is_refused_as_ever() -> N
         assert (await vtn.send("OadrPoll", BODY, "text/plain"))[0] == 415
 
 
-async def test_of_each_ven_one_poll_is_remembered_and_no_long_or_signed_one(seen: list[Any]) -> None:
+async def test_a_form_is_known_for_every_ven_once_one_has_come_in_it(seen: list[Any]) -> None:
     async with running_vtn() as vtn:
         await register(vtn)
         await register(vtn, OTHER_VEN)
         other = create_message("oadrPoll", ven_id=OTHER_VEN)
         first, second = BODY, BODY.replace("\n", "\n ")
-        for body in (first, other, second, second, other, first):
-            assert (await vtn.send("OadrPoll", body))[0] == 200
-        assert seen == [VEN, OTHER_VEN, VEN, VEN]
-        for end in (f"<!--{' ' * LONGEST_KNOWN_BYTES}-->", "<!--Signature-->"):
-            del seen[:]
-            for _ in range(2):
-                assert (await vtn.send("OadrPoll", BODY + end))[0] == 200
-            assert seen == [VEN, VEN]
+        answers = [await vtn.send("OadrPoll", body) for body in (first, other, second, second, other, first)]
+        assert [status for status, _ in answers] == [200] * 6
+        assert seen == [VEN, VEN], "each form once"
+        assert answers[1][1] == answers[0][1].replace(VEN, OTHER_VEN)
+        assert POLLS.of(OTHER_VEN) >= 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY + f"<!--{' ' * LONGEST_KNOWN_BYTES}-->",
+        BODY + "<!--Signature-->",
+        # the name as XML may write it too, and again where it is none
+        BODY.replace(VEN, f"&#{ord(VEN[0])};{VEN[1:]}").replace("<oadr:oadrPoll", f"<!--{VEN}--><oadr:oadrPoll"),
+        BODY.replace(VEN, f" {VEN} "),
+    ],
+    ids=["long", "signed", "elsewhere", "spaces"],
+)
+async def test_what_may_mean_something_else_always_takes_the_long_way(seen: list[Any], body: str) -> None:
+    async with running_vtn() as vtn:
+        await register(vtn)
+        for _ in range(2):
+            await vtn.send("OadrPoll", body)
+        assert len(seen) in {0, 2}, "never known"
+
+
+async def test_a_form_is_known_only_for_registered_vens(seen: list[Any]) -> None:
+    async with running_vtn() as vtn:
+        await register(vtn)
+        await vtn.send("OadrPoll", BODY)
+        assert "oadrRequestReregistration" in (await vtn.send("OadrPoll", BODY.replace(VEN, OTHER_VEN)))[1]
+        assert "oadrRequestReregistration" not in (await vtn.send("OadrPoll", BODY))[1]
+        assert (await vtn.send("OadrPoll", BODY.replace(VEN, "Stranger-001")))[0] in {200, 403}
+        assert POLLS.of("Stranger-001") == 0
+
+
+async def test_forms_are_few(seen: list[Any]) -> None:
+    async with running_vtn() as vtn:
+        await register(vtn)
+        for spaces in range(MOST_FORMS + 1):
+            await vtn.send("OadrPoll", BODY + " " * spaces)
+        del seen[:]
+        await vtn.send("OadrPoll", BODY + " ")
+        assert seen == []
+        await vtn.send("OadrPoll", BODY)
+        assert seen == [VEN], "the one that came first was forgotten"
 
 
 PIECES = [" ", "\n", "\t", "<!-- -->", '"', "'", "x", "<", ">", "&", "oadr", "p1", VEN, OTHER_VEN, "Stranger-001", "é"]

@@ -1,16 +1,16 @@
-"""Polls, answered without parsing: they are nearly all that a VTN ever gets, and a VEN's are always the same.
+"""Polls, answered without parsing: they are nearly all that a VTN ever gets, and differ in the VEN's name alone.
 
-A poll is known by its exact bytes, and only after openleadr has validated and parsed those bytes, and answered that
-there is nothing. Whatever differs in a single byte takes the long way. What can change between two polls is asked anew
-each time: whether the VEN is registered, and whether there is something for it.
-
-There may be thousands of VENs, so what is kept of each is little.
+A poll is known by its exact bytes around the name, and only after openleadr has validated and parsed those bytes with
+the name of some VEN, and answered that there is nothing. Whatever else differs in a single byte takes the long way.
+What can change between two polls is asked anew each time: whether the VEN is registered, and whether there is something
+for it. So thousands of VENs that come at once, after the VTN has started, are known as soon as one of them is.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from hashlib import sha256
+from typing import NamedTuple
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from cariflex.vtn.board import Board
 
 LONGEST_KNOWN_BYTES = 4096  # a poll has 500; a signed one is new each time and has more
+MOST_FORMS = 16  # one for each kind of client; each is compared with every poll
 
 _HEADERS = CIMultiDict({"Content-Type": "application/xml; charset=utf-8"})
 _VEN = "\ue000".encode()  # stands for a VEN's name in what is kept; no message contains it
@@ -63,15 +64,23 @@ POLLS = Polls()
 REGISTRY.register(POLLS)
 
 
+class Known(NamedTuple):
+    """A poll that is known: of which VEN, and the answer to it when there is nothing."""
+
+    ven_id: str
+    empty: bytes
+
+    def nothing(self) -> web.Response:
+        """That answer."""
+        return _Fleeting(body=self.empty.replace(_VEN, self.ven_id.encode()), headers=_HEADERS.copy())
+
+
 class KnownPolls:
-    """Remembers one poll of each VEN, with its empty answer."""
+    """Remembers in which forms VENs poll: what stands before and after the name, with the empty answer."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._ven_of: dict[bytes, str] = {}  # by the poll's digest
-        self._digest_of: dict[str, bytes] = {}
-        self._answer_of: dict[str, bytes] = {}
-        self._answers: dict[bytes, bytes] = {}  # one for all VENs whose answers differ in their names alone
+        self._forms: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
 
     def polled(self, ven_id: str) -> bool:
         """Take note of a poll that came the long way; whether there is something for the VEN."""
@@ -80,23 +89,21 @@ class KnownPolls:
         _nothing_for.set(None if pending else ven_id)
         return pending
 
-    def ven_of(self, body: bytes, sender: str | None) -> str | None:
-        """Take note of a poll that is known, of a VEN that is registered; which VEN that is, else None.
+    def known(self, body: bytes, sender: str | None) -> Known | None:
+        """Take note of a poll that is known, of a VEN that is registered; None for any other.
 
         Args:
             body: the poll.
             sender: the VEN whose certificate the connection has; None without TLS.
         """
-        ven_id = self._ven_of.get(sha256(body).digest())
-        if ven_id is None or sender not in (None, ven_id) or self._board.registration(ven_id) is None:
-            return None
-        self._note(ven_id)
-        return ven_id
-
-    def nothing(self, ven_id: str) -> web.Response:
-        """The answer to a poll of a VEN that is known, when there is nothing for it."""
-        answer = self._answer_of[ven_id].replace(_VEN, ven_id.encode())
-        return _Fleeting(body=answer, headers=_HEADERS.copy())
+        for (before, after), empty in self._forms.items():
+            if body.startswith(before) and body.endswith(after):
+                # a name that is registered has nothing in it that XML would read otherwise
+                ven_id = body[len(before) : len(body) - len(after)].decode(errors="replace")
+                if sender in (None, ven_id) and self._board.registration(ven_id) is not None:
+                    self._note(ven_id)
+                    return Known(ven_id, empty)
+        return None
 
     @contextmanager
     def asked(self) -> Iterator[Callable[[], str | None]]:
@@ -108,16 +115,19 @@ class KnownPolls:
             _nothing_for.reset(token)
 
     def learn(self, ven_id: str | None, body: bytes, response: web.StreamResponse) -> None:
-        """After the long way: remember the poll if it was one with an empty answer."""
+        """After the long way: remember the form of the poll if it was one with an empty answer."""
         if ven_id is None or len(body) > LONGEST_KNOWN_BYTES or b"Signature" in body:
             return
+        if b"<!" in body or b"&" in body:
+            return  # where texts can be comments or written in another way, the name may stand elsewhere
         if not isinstance(response, web.Response) or response.status != 200 or not isinstance(response.body, bytes):
             return
-        self._ven_of.pop(self._digest_of.get(ven_id, b""), None)
-        digest = self._digest_of[ven_id] = sha256(body).digest()
-        self._ven_of[digest] = ven_id
-        answer = response.body.replace(ven_id.encode(), _VEN)
-        self._answer_of[ven_id] = self._answers.setdefault(answer, answer)
+        before, name, after = body.partition(ven_id.encode())
+        once = name not in after and response.body.count(name) == 1
+        if once and before.endswith(b"venID>") and after.startswith(b"</"):
+            self._forms[before, after] = response.body.replace(name, _VEN)
+            while len(self._forms) > MOST_FORMS:
+                self._forms.popitem(last=False)
 
     def _note(self, ven_id: str) -> None:
         self._board.last_poll[ven_id] = self._board.clock()

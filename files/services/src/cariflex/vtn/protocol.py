@@ -271,10 +271,11 @@ class Vtn:
             _check(body)
             self._verify(body, sender)
             return await _of(sender, handler, request)
-        if ven_id := self._polls.ven_of(body, sender and sender[0]):
+        if known := self._polls.known(body, sender and sender[0]):
             request._read_bytes = None  # aiohttp keeps each connection's last request until the next
+            ven_id = known.ven_id
             if not self._board.pending(ven_id):
-                return self._polls.nothing(ven_id)
+                return known.nothing()
             request_id, now = utils.generate_id(), self._board.clock()
             text = self._distributions.message(self._events_for(ven_id), ven_id, now, request_id)
             return web.Response(text=text, content_type="application/xml")
