@@ -128,10 +128,20 @@ GROUP BY 1, 2
 ORDER BY 1, 2"""  # noqa: S608 - every part is a constant of this file or a number from the topology
 
 
-def freshness_sql(sensors: Sequence[Sensor]) -> str:
-    """One row per sensor: its latest value up to now and how many intervals are missing since, the worst first."""
+def freshness_sql(sensors: Sequence[Sensor], planned: Sequence[Sensor]) -> str:
+    """One row per sensor: its latest value up to now and how many intervals are missing since, the worst first.
+
+    Plans have one row together, with the number of devices that have one: a vehicle that is away has none.
+
+    Args:
+        sensors: those that get a value every interval.
+        planned: those that take plans.
+    """
     return f"""\
+SELECT "Sensor", "Last value from", "Value", "Unit", "Intervals missing"
+FROM (
 SELECT
+  sensor.id,
   sensor.name AS "Sensor",
   latest.event_start AS "Last value from",
   latest.event_value AS "Value",
@@ -153,7 +163,34 @@ LEFT JOIN LATERAL (
   LIMIT 1
 ) latest ON true
 WHERE sensor.id IN ({_ids(sensors)})
-ORDER BY latest.missing DESC NULLS FIRST, sensor.id"""  # noqa: S608 - as above
+UNION ALL
+(
+  SELECT
+    min(sensor.id),
+    'plans',
+    plan.event_start,
+    count(plan.event_start),
+    'devices',
+    CASE WHEN plan.event_start IS NOT NULL THEN
+      GREATEST(0, floor(extract(EPOCH FROM now() - plan.event_start) / extract(EPOCH FROM min(event_resolution))) - 1)
+    END
+  FROM sensor
+  LEFT JOIN LATERAL (
+    SELECT belief.event_start
+    FROM timed_belief belief
+    WHERE belief.sensor_id = sensor.id
+      AND belief.event_start <= now()
+      AND belief.source_id IN (SELECT id FROM data_source WHERE type = 'scheduler')
+    ORDER BY belief.event_start DESC
+    LIMIT 1
+  ) plan ON true
+  WHERE sensor.id IN ({_ids(planned)})
+  GROUP BY plan.event_start
+  ORDER BY plan.event_start DESC NULLS LAST
+  LIMIT 1
+)
+) rows
+ORDER BY "Intervals missing" DESC NULLS FIRST, id"""  # noqa: S608 - as above
 
 
 def net_sql(sensors: Sequence[Sensor]) -> str:
@@ -163,7 +200,7 @@ SELECT pv."time", 'taken from the grid' AS metric, devices.kw - pv.kw AS value
 FROM (
   SELECT "time", sum(kw) AS kw
   FROM (
-    SELECT $__timeGroupAlias(event_start,$__interval), sensor_id, avg(event_value) AS kw
+    SELECT {_bin("event_start")} AS "time", sensor_id, avg(event_value) AS kw
     FROM (
       SELECT DISTINCT ON (belief.sensor_id, belief.event_start)
         belief.sensor_id, belief.event_start, belief.event_value
@@ -183,37 +220,56 @@ JOIN ({_DEVICES_SQL}) devices ON devices."time" = pv."time"
 ORDER BY 1"""  # noqa: S608 - as above
 
 
+def _bin(column: str) -> str:
+    """The beginning of the interval of the screen that a time is in; what $__timeGroup says takes ten times as long."""
+    return f"date_bin($__interval_ms * interval '1 millisecond', {column}, 'epoch')"
+
+
 # What the S2 devices take together: the mean of each in an interval, added up.
-_DEVICES_SQL = """
+_DEVICES_SQL = f"""
   SELECT "time", sum(kw) AS kw
   FROM (
-    SELECT $__timeGroupAlias(status.time,$__interval), resource, avg(power_kw) AS kw
+    SELECT {_bin("status.time")} AS "time", resource, avg(power_kw) AS kw
     FROM ems.s2_status status
     WHERE $__timeFilter(status.time)
       AND power_kw IS NOT NULL
     GROUP BY 1, 2
   ) each
   GROUP BY 1
-"""
+"""  # noqa: S608 - as above
 
-# The newest plan of each device, added up, beside what they took. Plans are for sensors in kW, whatever their names.
-PLAN_SQL = f"""\
+
+def plan_sql(sensors: Sequence[Sensor]) -> str:
+    """The newest plan of each device, added up, beside what they took.
+
+    A quarter of an hour has a hundred plans, each with its belief: the newest is looked up, one by one, not sorted out.
+
+    Args:
+        sensors: those that take plans.
+    """
+    return f"""\
 SELECT "time", metric, value
 FROM (
   SELECT "time", 'planned' AS metric, sum(kw) AS value
   FROM (
-    SELECT $__timeGroupAlias(event_start,$__interval), id, avg(event_value) AS kw
-    FROM (
-      SELECT DISTINCT ON (sensor.id, belief.event_start) sensor.id, belief.event_start, belief.event_value
-      FROM sensor
-      JOIN timed_belief belief ON belief.sensor_id = sensor.id
-      JOIN data_source source ON source.id = belief.source_id
-      WHERE sensor.unit = 'kW'
-        AND $__timeFilter(belief.event_start)
+    SELECT {_bin("event_start")} AS "time", sensor.id, avg(newest.event_value) AS kw
+    FROM sensor
+    CROSS JOIN LATERAL generate_series(
+      date_bin(sensor.event_resolution, $__timeFrom()::timestamptz, 'epoch'),
+      $__timeTo()::timestamptz,
+      sensor.event_resolution
+    ) AS event_start
+    CROSS JOIN LATERAL (
+      SELECT belief.event_value
+      FROM timed_belief belief
+      WHERE belief.sensor_id = sensor.id
+        AND belief.event_start = event_start.event_start
         AND belief.cumulative_probability = 0.5
-        AND source.type = 'scheduler'
-      ORDER BY sensor.id, belief.event_start, belief.belief_horizon, belief.source_id DESC
-    ) latest
+        AND belief.source_id IN (SELECT id FROM data_source WHERE type = 'scheduler')
+      ORDER BY belief.belief_horizon, belief.source_id DESC
+      LIMIT 1
+    ) newest
+    WHERE sensor.id IN ({_ids(sensors)})
     GROUP BY 1, 2
   ) each
   GROUP BY 1
@@ -222,6 +278,7 @@ FROM (
   FROM ({_DEVICES_SQL}) devices
 ) both_of_them
 ORDER BY 1, 2"""  # noqa: S608 - as above
+
 
 EVENTS_SQL = """\
 SELECT
@@ -263,15 +320,41 @@ WHERE $__timeFilter(execution_time)
 ORDER BY execution_time DESC, resource
 LIMIT 200"""
 
+# What has samples, and the last sample of each: looked up one by one, since there is one every minute.
+_SAMPLES_SQL = """\
+WITH RECURSIVE known AS (
+  (SELECT kind, name FROM ems.health_sample ORDER BY kind, name LIMIT 1)
+  UNION ALL
+  SELECT next.kind, next.name
+  FROM known
+  CROSS JOIN LATERAL (
+    SELECT sample.kind, sample.name
+    FROM ems.health_sample sample
+    WHERE (sample.kind, sample.name) > (known.kind, known.name)
+    ORDER BY sample.kind, sample.name
+    LIMIT 1
+  ) next
+), latest AS (
+  SELECT sample.*
+  FROM known
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM ems.health_sample sample
+    WHERE sample.kind = known.kind AND sample.name = known.name AND sample.time > now() - interval '1 day'
+    ORDER BY sample.time DESC
+    LIMIT 1
+  ) sample
+)"""
+
 # The last of each; what happens seldom is looked for in a longer time than the dashboard's.
-TASKS_SQL = """\
+TASKS_SQL = f"""\
+{_SAMPLES_SQL}
 SELECT task AS "Task", status AS "Status", at AS "Last", waiting AS "Waiting", failed AS "Failed", detail AS "Detail"
 FROM (
   (
-    SELECT DISTINCT ON (name) 1 AS part, 'queue ' || name AS task, status, time AS at, waiting, failed, detail
-    FROM ems.health_sample
-    WHERE kind = 'queue' AND time > now() - interval '1 day'
-    ORDER BY name, time DESC
+    SELECT 1 AS part, 'queue ' || name AS task, status, time AS at, waiting, failed, detail
+    FROM latest
+    WHERE kind = 'queue'
   )
   UNION ALL
   (
@@ -295,10 +378,11 @@ FROM (
     LIMIT 1
   )
 ) tasks
-ORDER BY part, at DESC, task"""
+ORDER BY part, at DESC, task"""  # noqa: S608 - as above
 
-HEALTH_SQL = """\
-SELECT DISTINCT ON (kind, name)
+HEALTH_SQL = f"""\
+{_SAMPLES_SQL}
+SELECT
   kind AS "Kind",
   name AS "Name",
   status AS "Status",
@@ -311,9 +395,9 @@ SELECT DISTINCT ON (kind, name)
   certificate_days AS "Days left",
   outbox_age_seconds AS "Outbox age",
   detail AS "Detail"
-FROM ems.health_sample
-WHERE kind <> 'queue' AND time > now() - interval '1 day'
-ORDER BY kind, name, time DESC"""
+FROM latest
+WHERE kind <> 'queue'
+ORDER BY kind, name"""  # noqa: S608 - as above
 
 
 def _ids(sensors: Sequence[Sensor]) -> str:
@@ -328,6 +412,8 @@ class Panels:
 
     def __init__(self, topology: dict[str, Any], datasource: m.DataSourceRef) -> None:
         self._datasource = datasource
+        resources = topology["s2_resources"].values()
+        self._planned = [resource["plan_sensor"] for resource in resources if "plan_sensor" in resource]
         self._sensors = [
             Sensor(name, entry["id"], entry["unit"], entry["resolution"]) for name, entry in topology["sensors"].items()
         ]
@@ -346,6 +432,10 @@ class Panels:
     def named(self, *names: str) -> list[Sensor]:
         """The sensors with these names."""
         return self.sensors(lambda sensor: sensor.name in names)
+
+    def planned(self) -> list[Sensor]:
+        """The sensors that take the plans of S2 devices."""
+        return self.named(*self._planned)
 
     def devices(self, kind: str) -> list[Sensor]:
         """The documented sensors of one kind of device: ``pv``, ``bat`` or ``ev``."""
@@ -456,7 +546,7 @@ class Panels:
             .title(title)
             .description(description)
             .datasource(self._datasource)
-            .with_target(Query(freshness_sql(sensors), "table", self._datasource))
+            .with_target(Query(freshness_sql(sensors, self.planned()), "table", self._datasource))
             .height(10)
             .span(24)
             .override_by_name("Intervals missing", missing)
@@ -600,7 +690,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 9,
                 "Schedule against actual",
                 "Power of all S2 devices together, above zero when they charge: by the newest plan, and as measured.",
-                PLAN_SQL,
+                plan_sql(panels.planned()),
             )
             .span(24)
             .override_by_name(
@@ -652,7 +742,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             panels.freshness(
                 13,
                 "Data freshness",
-                "Sensors that get a value every interval; signals, which come with events, and plans are left out.",
+                "Sensors that get a value every interval, and the devices' plans. Signals come with events only.",
                 panels.sensors(lambda sensor: not sensor.name.endswith(("_signal", "_power_kw"))),
             ).links([_to_panel("Job queue and tasks", 12)])
         )

@@ -282,13 +282,17 @@ def expand(sql: str, start: datetime, end: datetime, interval: timedelta) -> str
     def one(match: re.Match[str]) -> str:
         name, arguments = match[1], [argument.strip() for argument in match[2].split(",")]
         bounds = (f"'{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}'" for moment in (start, end))
+        first, last = bounds
         if name == "__timeFilter":
-            return f"{arguments[0]} BETWEEN {' AND '.join(bounds)}"
+            return f"{arguments[0]} BETWEEN {first} AND {last}"
+        if name in ("__timeFrom", "__timeTo") and arguments == [""]:
+            return first if name == "__timeFrom" else last
         if name == "__timeGroupAlias" and arguments[1] == f"{seconds}s":
             return f'floor(extract(epoch from {arguments[0]})/{seconds})*{seconds} AS "time"'
         raise ValueError(f"unknown macro: {match[0]}")
 
-    expanded = _MACRO.sub(one, sql.replace("$__interval", f"{seconds}s"))
+    numbered = sql.replace("$__interval_ms", str(1000 * seconds)).replace("$__interval", f"{seconds}s")
+    expanded = _MACRO.sub(one, numbered)
     if "$__" in expanded:
         raise ValueError(f"a macro is left over: {expanded}")
     return expanded

@@ -89,14 +89,14 @@ def test_the_newest_plan_lies_beside_what_devices_took(ask: Ask, superuser: Conn
     def values(name: str) -> set[float]:
         return {value for _, metric, value in ask(superuser, PANELS[PLAN]).rows if metric == name}
 
-    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3 AND sensor_id > 42")
+    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3 AND sensor_id NOT IN (41, 101, 102)")
     assert values("actual") == {30}
-    assert values("planned") == {6000 + 41 + 42}
+    assert values("planned") == {6000 + 101 + 102}, "41 takes no plans"
     superuser.execute(
         """INSERT INTO timed_belief SELECT event_start, '-2 hours', 0.5, 7, sensor_id, 3
-           FROM timed_belief WHERE source_id = 3 AND sensor_id = 41"""
+           FROM timed_belief WHERE source_id = 3 AND sensor_id = 101"""
     )
-    assert values("planned") == {3042 + 7}
+    assert values("planned") == {3102 + 7}
 
 
 def rows(ask: Ask, connection: Connection, id_: int) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_freshness_lists_the_worst_first(ask: Ask, superuser: Connection) -> Non
     answer = ask(superuser, PANELS[FRESHNESS])
 
     assert answer.columns == ["Sensor", "Last value from", "Value", "Unit", "Intervals missing"]
-    assert len(answer.rows) == 35
+    assert len(answer.rows) == 36
     never, *others = [(row[0], row[2], row[3], row[4]) for row in answer.rows]
     assert never == ("ev_10_power", None, "kWh", None)
     assert others[:2] in (
@@ -166,6 +166,20 @@ def test_freshness_lists_the_worst_first(ask: Ask, superuser: Connection) -> Non
         for missing in (4, 5)
     )
     assert {row[3] for row in others[2:]} == {0}
+
+
+def test_freshness_tells_since_when_there_is_no_plan(ask: Ask, superuser: Connection) -> None:
+    def plans() -> tuple[Any, ...]:
+        (row,) = (row for row in ask(superuser, PANELS[FRESHNESS]).rows if row[0] == "plans")
+        return tuple(row[2:])
+
+    assert plans() == (10, "devices", 0)
+    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3 AND sensor_id = 110")  # a vehicle that is away
+    assert plans() == (9, "devices", 0)
+    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3 AND event_start > now() - interval '2 hours'")
+    assert plans() in ((9, "devices", 7), (9, "devices", 8))
+    superuser.execute("DELETE FROM timed_belief WHERE source_id = 3")
+    assert plans() == (0, "devices", None)
 
 
 def test_freshness_ignores_prices_of_tomorrow(ask: Ask, superuser: Connection) -> None:
