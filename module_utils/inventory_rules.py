@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .backup_rules import backup_problems
 from .guard_rules import firewall_problems, wireguard_problems
 from .problem import Problem, closest, one_of, shown
 from .topology_rules import combined, override_problems, topology_problems
@@ -341,6 +342,7 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     defaults = {name: spec["default"] for name, spec in options.items() if "default" in spec}
     problems += firewall_problems(defaults | dict(inventory.effective))
     problems += wireguard_problems(defaults | dict(inventory.effective))
+    problems += backup_problems(defaults | dict(inventory.effective))
     problems += secret_problems(leaves, policy)
     problems += override_problems(inventory.topology_declared, inventory.topology_overrides)
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):

@@ -14,6 +14,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "flexmeasures": ("integration/flexmeasures",),
     "lint": ("lint",),
     "grafana": ("integration/grafana",),
+    "backup": ("integration/backup",),
     "traefik": ("integration/traefik",),
 }
 

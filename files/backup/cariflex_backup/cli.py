@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, _given: argparse.Namespace) -> dict[str, Any]:
     """Make an archive, then remove what need not be kept any longer."""
+    began = time.monotonic()
     made, manifest = make(settings)
+    seconds = round(time.monotonic() - began, 1)
     removed = prune(settings.root, _policy(settings))
     return {
         "archive": made.path,
         "bytes": made.path.stat().st_size,
-        "seconds": manifest["seconds"],
+        "seconds": seconds,
         "rows": sum(table["rows"] for one in manifest["databases"].values() for table in one["tables"].values()),
         "missing": manifest["missing"],
         "removed": [one.path.name for one in removed],

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import yaml
 
 from tests.integration.site.conftest import Below, Rotated, Site, Stage, below
 from tests.support.host import Answer, Host, docker, eventually
@@ -495,6 +496,24 @@ def test_a_preview_of_the_deployed_host_shows_no_change(checked: Stage) -> None:
 # --- after a reboot --------------------------------------------------------------------------------------------------
 
 
+def test_a_backup_is_made_that_only_the_controller_can_read(checked: Stage) -> None:
+    run = checked.play("playbooks/backup.yml")
+    assert run.status == 0, run.output
+    ((status, name),) = checked.host.sql("SELECT status, archive FROM ems.backup_run WHERE kind = 'full'")
+    assert status == "ok"
+    assert name.endswith(".tar.gz.age")
+    assert f"/var/backups/cariflex/{name}, " in run.output
+    assert checked.host.shell("stat --format %a /var/backups/cariflex/*").split() == ["600", "600"]
+    key: str = yaml.safe_load((checked.inventory / "group_vars/all/backup_vault.yml").read_text())["backup_identity"]
+    verify = ("cariflex-backup", "--json", "verify")
+    assert json.loads(checked.host.run(*verify))["contents"] == "not read: encrypted"
+    assert json.loads(checked.host.run(*verify, "--identity-on-stdin", stdin=key))["contents"] == "good"
+    held = (
+        "grep --recursive --files-with-matches --fixed-strings --file=- /opt/cariflex /etc /var/backups /root || true"
+    )
+    assert checked.host.run("sh", "-c", held, stdin=key) == ""
+
+
 def test_everything_comes_back_after_a_reboot(rebooted: Stage) -> None:
     eventually(lambda: healthy(rebooted.host) == set(expected_containers(rebooted)), 180)
     now, before = rebooted.host.inspect(), rebooted.before
@@ -600,6 +619,8 @@ def test_purging_leaves_nothing(purged: Stage) -> None:
     assert volumes(purged) == set()
     assert purged.host.run("docker", "network", "ls", "--quiet", "--filter", "type=custom").split() == []
     assert purged.host.shell("ls -d /opt/cariflex /var/cache/cariflex 2>/dev/null || true") == ""
+    assert purged.host.shell("ls /usr/local/sbin/cariflex-* /etc/systemd/system/cariflex-* 2>/dev/null || true") == ""
+    assert purged.host.shell("ls /var/backups/cariflex").split()  # backups outlive what they are of
     assert not (purged.inventory / "group_vars/all/vault.yml").exists()
 
 
