@@ -10,8 +10,11 @@ module: flexmeasures_topology
 short_description: Make FlexMeasures have the declared account, users, assets and sensors
 description:
   - Declares everything in one call to our FlexMeasures plugin (C(cariflex.fm_plugin)), which works out the changes and
-    makes them in one transaction. Sensors get exactly the ids that are declared, which FlexMeasures' own API cannot do.
-  - What the topology does not mention is left alone and returned as RV(undeclared). Nothing is ever removed.
+    makes them in one transaction. Sensors get exactly the ids that are declared.
+  - Where the plugin is absent, it works through FlexMeasures' own API (O(email)), one call for each change. That gives
+    ids itself; a sensor that got another id than the declared one is taken back, and the module fails. It makes no
+    asset types and no users, moves no sensors, and does not look at roles and at O(user_passwords).
+  - What the topology does not mention is left alone and returned as RV(undeclared), unless O(purge) is set.
   - Unit and resolution of a sensor that has data are never changed, and no id is taken from another sensor; the module
     fails then, names everything that is in the way, and nothing has been written.
   - Runs on a host that reaches the server. A call that fails to get through is sent again, up to three times.
@@ -20,13 +23,22 @@ options:
   url:
     description:
       - Scheme, host and port of the FlexMeasures server itself, for instance C(http://192.168.240.20:5000).
-      - Proxies, netrc files and redirects are not followed, so that the token reaches nobody else.
+      - Proxies, netrc files and redirects are not followed, so that neither token nor password reaches anybody else.
     type: str
     required: true
   token:
-    description: Content of the secret that the plugin reads from C(CARIFLEX_TOPOLOGY_TOKEN_FILE).
+    description:
+      - Content of the secret that our plugin reads from C(CARIFLEX_TOPOLOGY_TOKEN_FILE). The way through our plugin.
+      - One of O(token) and O(email) is needed. With both, FlexMeasures' own API is used where the plugin is not loaded.
     type: str
-    required: true
+  email:
+    description:
+      - A user of FlexMeasures with the role C(account-admin) or C(admin). The way through FlexMeasures' own API.
+      - A token is got with the password, and another one when that has ended.
+    type: str
+  password:
+    description: That user's password.
+    type: str
   topology:
     description:
       - A topology in the form of C(playbooks/vars/topology.yml).
@@ -44,6 +56,21 @@ options:
         and tokens; without an entry here it stays.
     type: dict
     default: {}
+  rename:
+    description:
+      - Whether a sensor that has a declared id, but another name, gets the declared name. Otherwise that is refused.
+    type: bool
+    default: false
+  purge:
+    description:
+      - Whether to remove the account's assets and sensors that the topology does not mention. Users stay.
+      - Refused when any of those sensors has data, unless O(force) is set.
+    type: bool
+    default: false
+  force:
+    description: Whether to remove also what has data.
+    type: bool
+    default: false
   host_header:
     description: Name to ask for, when the address in O(url) is none of the server's C(TRUSTED_HOSTS).
     type: str
@@ -61,7 +88,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: The plugin is asked what would change, and changes nothing.
+    description: Only reads, and asks what would change.
   diff_mode:
     support: full
     description: Each entity with the fields that differ. Of a password it tells only that it differs.
@@ -100,7 +127,7 @@ changes:
   elements: dict
   contains:
     action:
-      description: V(create) or V(update).
+      description: V(create), V(update) or V(delete).
       type: str
     path:
       description: Where the entity stands in the topology.
@@ -114,40 +141,51 @@ changes:
       type: dict
       sample: {unit: kW}
 counts:
-  description: How many entities were created, updated and left unchanged.
+  description: How many entities were created, updated, deleted and left unchanged.
   returned: success
   type: dict
-  sample: {create: 0, update: 1, unchanged: 75}
+  sample: {create: 0, update: 1, delete: 0, unchanged: 75}
 undeclared:
   description: Users, assets and sensors that the account has and the topology does not mention.
   returned: success
   type: dict
   sample: {users: [], assets: [], sensors: [{id: 88, name: test, asset: Cariflex}]}
+partial:
+  description: The changes that had been made when a call failed, in the form of RV(changes). Another run finishes.
+  returned: failure
+  type: list
+  elements: dict
+http_status:
+  description: Status of the answer that was a failure; 0 when there was none.
+  returned: failure of a call
+  type: int
+through:
+  description: V(plugin) or V(api), the way that was taken.
+  returned: success
+  type: str
 api_calls:
   description: How many requests were sent, tries included.
   returned: always
   type: int
-  sample: 1
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flexmeasures_client import FlexMeasuresClient
-from ansible.module_utils.http_api import ApiError
-from ansible.module_utils.problem import Problem, headline, listing, one_of
+from ansible.module_utils.flexmeasures_client import Wish
+from ansible.module_utils.flexmeasures_options import CONNECTION, RULES, FlexMeasures, difference, finish, refuse
+from ansible.module_utils.flexmeasures_plan import naive_times
+from ansible.module_utils.problem import Problem, one_of, shown
 from ansible.module_utils.topology_rules import topology_problems
 
-ARGUMENT_SPEC = {
-    "url": {"type": "str", "required": True},
-    "token": {"type": "str", "required": True, "no_log": True},
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **CONNECTION,
     "topology": {"type": "dict", "required": True},
     "user_passwords": {"type": "dict", "default": {}, "no_log": True},
-    "host_header": {"type": "str"},
-    "timeout": {"type": "int", "default": 60},
-    "validate_certs": {"type": "bool", "default": True},
-    "ca_path": {"type": "path"},
+    "rename": {"type": "bool", "default": False},
+    "purge": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": False},
 }
 SECTIONS = ("account", "users", "asset_types", "assets", "sensors")
 
@@ -167,6 +205,24 @@ def problems(topology: Mapping[str, Any], passwords: Mapping[str, Any]) -> Itera
             yield Problem(f"user_passwords.{email}", None, "belongs to no declared user", one_of(email, users))
         elif not isinstance(password, str) or not password:
             yield Problem(f"user_passwords.{email}", None, "is no text or empty", "write a password in quotes")
+    yield from _times(topology)
+    yield from _usernames(users)
+
+
+def _times(topology: Mapping[str, Any]) -> Iterator[Problem]:
+    assets = topology.get("assets")
+    for name, asset in assets.items() if isinstance(assets, dict) else ():
+        for which in ("flex_context", "flex_model") if isinstance(asset, dict) else ():
+            yield from naive_times(asset.get(which), f"topology.assets.{name}.{which}")
+
+
+def _usernames(users: object) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for email, user in users.items() if isinstance(users, dict) else ():
+        name = user.get("username") if isinstance(user, dict) else None
+        if isinstance(name, str) and first.setdefault(name, email) != email:
+            problem = f"is the username of {first[name]} too"
+            yield Problem(f"topology.users.{email}.username", shown(name), problem, "choose another username")
 
 
 def declaration(topology: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,44 +233,30 @@ def declaration(topology: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def difference(changes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The changes as Ansible shows a diff."""
-    return {side: {change["path"]: change[side] for change in changes} for side in ("before", "after")}
+def run(client: FlexMeasures, options: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
+    """Make FlexMeasures as the topology declares it; as `run` of flexmeasures_sensor."""
+    refuse(list(problems(options["topology"], options["user_passwords"])), "The topology cannot be registered")
+    wish = Wish(
+        declaration(options["topology"]),
+        options["user_passwords"],
+        rename=options["rename"],
+        purge=options["purge"],
+        force=options["force"],
+    )
+    result = client.declare(wish, dry_run=check)
+    return {
+        "changed": result["changed"],
+        "changes": result["changes"],
+        "counts": result["counts"],
+        "undeclared": result["undeclared"],
+        "diff": difference(result["changes"]),
+    }
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    options = module.params
-    found = list(problems(options["topology"], options["user_passwords"]))
-    if found:
-        module.fail_json(msg=f"{headline(found, 'The topology cannot be registered')}:\n{listing(found)}", api_calls=0)
-    calls = 0
-    try:
-        client = FlexMeasuresClient(
-            options["url"],
-            options["token"],
-            host_header=options["host_header"],
-            timeout=options["timeout"],
-            validate_certs=options["validate_certs"],
-            ca_path=options["ca_path"],
-        )
-        try:
-            result = client.declare(
-                declaration(options["topology"]), options["user_passwords"], dry_run=module.check_mode
-            )
-        finally:
-            calls = client.calls
-    except ApiError as error:
-        module.fail_json(msg=str(error), api_calls=calls)
-    module.exit_json(
-        changed=result["changed"],
-        changes=result["changes"],
-        counts=result["counts"],
-        undeclared=result["undeclared"],
-        api_calls=client.calls,
-        diff=difference(result["changes"]),
-    )
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True, **RULES)
+    finish(module, run)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ class Answer(NamedTuple):
             return {}
         return found if isinstance(found, dict) else {}
 
+    def rows(self) -> list[dict[str, Any]] | None:
+        """The list of JSON objects that came back; None when it is anything else."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return None
+        return found if isinstance(found, list) and all(isinstance(row, dict) for row in found) else None
+
     def excerpt(self) -> str:
         """The beginning of the body, in one line."""
         return " ".join(self.body[:160].split())
@@ -134,7 +142,7 @@ class HttpApi:
             if not self.passes(answer):
                 break
             if attempt < tries:
-                time.sleep(_pause(answer, attempt))
+                time.sleep(pause(answer, attempt))
         return answer
 
     def passes(self, answer: Answer) -> bool:
@@ -179,7 +187,7 @@ def _untrusted(address: str, error: ssl.SSLCertVerificationError) -> ApiError:
     return ApiError(f"{address}: its certificate is not trusted ({error.verify_message}). Fix: set ca_path to its CA.")
 
 
-def _pause(answer: Answer, attempt: int) -> float:
+def pause(answer: Answer, attempt: int) -> float:
     """How long to wait before the next try: what the server asks for, else 1, 2, 4 s."""
     asked = answer.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_PAUSE_SECONDS) if asked.isdecimal() else float(2 ** (attempt - 1))

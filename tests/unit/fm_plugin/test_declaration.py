@@ -114,7 +114,8 @@ SENSOR = {"id": 41, "unit": "kW", "resolution": "PT5M", "asset": "PV_01"}
         ("topology/sensors/second", SENSOR, "sensors.second.id", "the same as sensors.pv_01_power.id"),
         ("passwords/nobody@example.org", "correct horse", "passwords.nobody@example.org", "no declared user"),
         ("passwords/operator@example.org", "short", "passwords.operator@example.org", "at least 8"),
-        ("remove", True, "remove", "False"),
+        ("remove", True, "remove", "valid dictionary"),
+        ("remove", {"users": ["a@b.c"]}, "remove.users", "not known"),
         ("dry_run", "yes", "dry_run", "boolean"),
     ],
 )

@@ -41,6 +41,13 @@ def declare_topology() -> ResponseReturnValue:
     return view()
 
 
+def read_topology() -> ResponseReturnValue:
+    """Tell what account, users, asset types, assets and sensors there are."""
+    from cariflex.fm_plugin.api import read_view
+
+    return read_view()
+
+
 def withdraw_values() -> ResponseReturnValue:
     """Take back values that the caller stored."""
     from cariflex.fm_plugin.withdraw import view
@@ -58,5 +65,6 @@ def store_observations() -> ResponseReturnValue:
 blueprint = Blueprint("cariflex", __name__)
 blueprint.add_url_rule("/health", view_func=show_health, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, methods=["POST"])
+blueprint.add_url_rule("/cariflex/v1/topology", view_func=read_topology, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/withdraw", view_func=withdraw_values, methods=["POST"])
 blueprint.add_url_rule("/cariflex/v1/observations", view_func=store_observations, methods=["POST"])

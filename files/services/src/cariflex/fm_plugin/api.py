@@ -1,11 +1,13 @@
-"""``POST /cariflex/v1/topology``: the declared topology in, what would change or has changed out."""
+"""``/cariflex/v1/topology``: POST takes the declared topology and answers what would change or has changed, GET tells
+what there is."""
 
 from __future__ import annotations
 
 import hmac
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,22 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from cariflex.fm_plugin import store
 from cariflex.fm_plugin.declaration import Declaration, DeclarationError, read
-from cariflex.fm_plugin.plan import Change, Problem, Sensor, conflicts, plan, readable, undeclared, with_standard
+from cariflex.fm_plugin.plan import (
+    Change,
+    Keys,
+    Problem,
+    Sensor,
+    State,
+    apply,
+    below,
+    conflicts,
+    plan,
+    readable,
+    removal_conflicts,
+    undeclared,
+    with_names,
+    with_standard,
+)
 
 MAX_BYTES = 16 * 1024 * 1024  # 10,000 sensors are 1.5 MB
 DEFAULT_TOKEN_FILE = "/run/secrets/flexmeasures_topology_token"  # noqa: S105 - a path
@@ -60,6 +77,52 @@ def view() -> Response:
         return _RequestError(503, message).response()
     finally:
         db.session.rollback()  # does nothing after a commit
+
+
+def read_view() -> Response:
+    """Tell what FlexMeasures has: ``?account=<name>``, and ``&data=1`` for which of its sensors have data."""
+    try:
+        _authorize()
+        account = request.args.get("account", "")
+        found = store.read(account, {})
+        ids = [id_ for id_, sensor in found.state.sensors.items() if sensor.account == account]
+        return jsonify(_shown(found, account, store.with_data(ids) if request.args.get("data") == "1" else None))
+    except _RequestError as error:
+        return error.response()
+    except OperationalError:
+        current_app.logger.exception("The topology could not be read.")
+        return _RequestError(503, "The database is away. Try again later.").response()
+    finally:
+        db.session.rollback()
+
+
+def _shown(found: store.Found, account: str, with_data: Collection[int] | None) -> dict[str, Any]:
+    """What an account has, in the form of a declaration, with the ids of its assets."""
+    state = found.state
+    own = {id_: sensor for id_, sensor in state.sensors.items() if sensor.account == account}
+    return {
+        "account": account if state.accounts else None,
+        "asset_types": {name: about.description for name, about in state.asset_types.items()},
+        "users": {
+            email: {"username": user.username, "roles": list(user.roles)}
+            for email, user in state.users.items()
+            if user.account == account
+        },
+        "assets": [
+            {"id": id_, "name": name, **asdict(state.assets[name])}
+            for name, ids in found.asset_ids.items()
+            for id_ in ids
+        ],
+        "sensors": [
+            {
+                "id": id_,
+                **{name: readable(value) for name, value in asdict(sensor).items() if name != "account"},
+                **({} if with_data is None else {"data": id_ in with_data}),
+            }
+            for id_, sensor in own.items()
+        ],
+        "free_sensor_id": max((100, *state.sensors)) + 1,
+    }
 
 
 def _authorize() -> None:
@@ -117,15 +180,25 @@ def _carry_out(declaration: Declaration) -> dict[str, Any]:
     if not declaration.dry_run:
         store.exclusively()
     found = store.read(declaration.account, declaration.passwords)
-    desired = with_standard(declaration.state, found.state)
-    changes = plan(found.state, desired)
-    problems = conflicts(
-        found.state,
-        desired,
-        ambiguous_assets=found.ambiguous_assets,
-        passwords=declaration.passwords,
-        with_data=store.with_data(_remeasured(changes)),
-    )
+    names = _new_names(declaration, found)
+    current = with_names(found.state, names)
+    desired = with_standard(declaration.state, current)
+    told, removed = _removed(declaration, current, desired)
+    changes = plan(current, desired, removed=removed, renamed={new: old for old, new in names.items()})
+    with_data = store.with_data([*_remeasured(changes), *(int(key) for kind, key in removed if kind == "sensors")])
+    problems = [
+        *conflicts(
+            current,
+            desired,
+            ambiguous_assets={names.get(name, name): ids for name, ids in found.ambiguous_assets.items()},
+            passwords=declaration.passwords,
+            with_data=with_data,
+            removed=removed,
+            rename=declaration.rename,
+        ),
+        *removal_conflicts(current, desired, told, removed, with_data, force=declaration.force),
+        *_ambiguous_removals(removed, found),
+    ]
     if problems:
         raise _RequestError(409, "FlexMeasures cannot take the topology as it is. Nothing was written.", problems)
     if changes and not declaration.dry_run:
@@ -138,7 +211,7 @@ def _carry_out(declaration: Declaration) -> dict[str, Any]:
         db.session.commit()
         current_app.logger.info("The topology changed %d things: %s", len(changes), _paths(changes))
     declared = sum(1 for _ in desired.items())
-    counts = Counter(_action(change) for change in changes)
+    counts = Counter(change.action for change in changes)
     return {
         "changed": bool(changes),
         "dry_run": declaration.dry_run,
@@ -146,10 +219,52 @@ def _carry_out(declaration: Declaration) -> dict[str, Any]:
         "counts": {
             "create": counts["create"],
             "update": counts["update"],
-            "unchanged": declared - len(changes),
+            "delete": counts["delete"],
+            "unchanged": declared - counts["create"] - counts["update"],
         },
-        "undeclared": undeclared(found.state, desired, declaration.account),
+        "undeclared": undeclared(apply(current, changes), desired, declaration.account),
     }
+
+
+def _new_names(declaration: Declaration, found: store.Found) -> dict[str, str]:
+    """Old name -> declared name, of the assets that are recognized by their id."""
+    names = {id_: name for name, ids in found.asset_ids.items() for id_ in ids}
+    renamed = {}
+    for name, id_ in declaration.asset_ids.items():
+        old = names.get(id_)
+        if old is None:
+            problem = Problem(f"assets.{name}.id", id_, "is no asset of the account", "leave the id out to make one")
+        elif old != name and name in found.state.assets:
+            other = ", ".join(map(str, found.asset_ids[name]))
+            problem = Problem(
+                f"assets.{name}.id", id_, f"cannot get this name: the asset {other} has it", "choose another"
+            )
+        else:
+            if old != name:
+                renamed[old] = name
+            continue
+        raise _RequestError(409, "FlexMeasures cannot take the topology as it is. Nothing was written.", [problem])
+    return renamed
+
+
+def _removed(declaration: Declaration, current: State, desired: State) -> tuple[Keys, Keys]:
+    """What is to go, and that with all that goes with it; what is not there any more needs no removal."""
+    told = [(kind, key) for kind, key in declaration.remove if current.get(kind, key) is not None]
+    if declaration.purge:
+        extra = undeclared(current, desired, declaration.account)
+        told += [("assets", asset["name"]) for asset in extra["assets"]]
+        told += [("sensors", sensor["id"]) for sensor in extra["sensors"]]
+    wanted = current if not declaration.purge else apply(current, plan(current, desired))
+    deep = below(wanted, declaration.account, {str(key) for kind, key in told if kind == "assets"})
+    return told, list(dict.fromkeys([*told, *deep]))
+
+
+def _ambiguous_removals(removed: Keys, found: store.Found) -> Iterator[Problem]:
+    for kind, key in removed:
+        if kind == "assets" and str(key) in found.ambiguous_assets:
+            ids = ", ".join(map(str, found.ambiguous_assets[str(key)]))
+            problem = f"is the name of several assets of the account: {ids}"
+            yield Problem(f"assets.{key}", None, problem, "rename or delete all but one of them")
 
 
 def _remeasured(changes: list[Change]) -> list[int]:
@@ -161,15 +276,11 @@ def _remeasured(changes: list[Change]) -> list[int]:
     ]
 
 
-def _action(change: Change) -> str:
-    return "create" if change.before is None else "update"
-
-
 def _told(change: Change) -> dict[str, Any]:
     differences = change.differences().items()
     before = {} if change.before is None else {name: readable(old) for name, (old, _) in differences}
-    after = {name: readable(new) for name, (_, new) in differences}
-    return {"action": _action(change), "path": change.path, "before": before, "after": after}
+    after = {} if change.after is None else {name: readable(new) for name, (_, new) in differences}
+    return {"action": change.action, "path": change.path, "before": before, "after": after}
 
 
 def _paths(changes: list[Change], most: int = 10) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from cariflex.durations import Duration
-from cariflex.fm_plugin.plan import Account, Asset, Described, Problem, Sensor, State, User, closest
+from cariflex.fm_plugin.plan import Account, Asset, Described, Kind, Problem, Sensor, State, User, closest
 from cariflex.problems import problems_of
 
 # FlexMeasures' columns: names of accounts take 100 characters, e-mail addresses 255, everything else 80.
@@ -39,6 +39,7 @@ class AssetDeclaration(_Strict):
     """An asset, declared under its name; without coordinates it takes its parent's."""
 
     type: _Name = Field(description="an asset type", examples=["battery"])
+    id: int | None = Field(default=None, description="the id of an asset that is there, which gets this name")
     parent: _Name | None = Field(default=None, description="the name of a declared asset", examples=["Cariflex"])
     latitude: float | None = Field(
         default=None, ge=-90, le=90, allow_inf_nan=False, description="decimal degrees from -90 to 90", examples=[14.64]
@@ -86,6 +87,13 @@ class TopologyDeclaration(_Strict):
     sensors: dict[_Name, SensorDeclaration] = Field(default={}, description="sensors by name")
 
 
+class RemovalDeclaration(_Strict):
+    """What is to go: assets by name, sensors by id."""
+
+    assets: list[_Name] = Field(default=[], description="names of assets")
+    sensors: list[int] = Field(default=[], description="ids of sensors")
+
+
 class TopologyRequest(_Strict):
     """The body of ``POST /cariflex/v1/topology``."""
 
@@ -94,8 +102,10 @@ class TopologyRequest(_Strict):
         default={}, description="passwords by e-mail address of a declared user"
     )
     dry_run: bool = Field(default=False, description="true to only report what would change", examples=[True])
-    # Nothing is ever removed yet; a caller that expects it must learn so.
-    remove: Literal[False] = Field(default=False, description="false: what is not declared is left alone")
+    rename: bool = Field(default=False, description="true to give a sensor that has another name the declared one")
+    remove: RemovalDeclaration = Field(default=RemovalDeclaration(), description="a mapping with assets and sensors")
+    purge: bool = Field(default=False, description="true to remove assets and sensors that are not declared")
+    force: bool = Field(default=False, description="true to remove also what has data, and all below an asset")
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,11 @@ class Declaration:
     state: State
     passwords: Mapping[str, str]
     dry_run: bool
+    asset_ids: Mapping[str, int]
+    rename: bool
+    remove: tuple[tuple[Kind, str | int], ...]
+    purge: bool
+    force: bool
 
 
 # Which of the two it is, and its content with sensors' ids -> key -> what is wrong with it.
@@ -148,6 +163,14 @@ def read(
         state=_state(topology),
         passwords={email: password.get_secret_value() for email, password in request.passwords.items()},
         dry_run=request.dry_run,
+        asset_ids={name: asset.id for name, asset in topology.assets.items() if asset.id is not None},
+        rename=request.rename,
+        remove=(
+            *(("assets", name) for name in dict.fromkeys(request.remove.assets)),
+            *(("sensors", id_) for id_ in dict.fromkeys(request.remove.sensors)),
+        ),
+        purge=request.purge,
+        force=request.force,
     )
 
 
@@ -182,11 +205,12 @@ def _problems(request: TopologyRequest, is_unit: Callable[[str], bool]) -> Itera
             yield Problem(
                 f"assets.{name}", None, "has one coordinate of two", "give latitude and longitude, or neither"
             )
+    units = {unit: is_unit(unit) for unit in {sensor.unit for sensor in topology.sensors.values()}}
     for name, sensor in topology.sensors.items():
         if sensor.asset not in topology.assets:
             fix = closest(sensor.asset, topology.assets)
             yield Problem(f"sensors.{name}.asset", sensor.asset, "is no declared asset", fix)
-        if not is_unit(sensor.unit):
+        if not units[sensor.unit]:
             fix = "write it as FlexMeasures does: kW, kWh, W/m², m/s, °C, EUR/MWh, % or dimensionless"
             yield Problem(f"sensors.{name}.unit", sensor.unit, "is no unit that FlexMeasures knows", fix)
         if sensor.timezone is not None:
@@ -200,7 +224,7 @@ def _flex_problems(topology: TopologyDeclaration, flex_faults: FlexFaults) -> It
             given = getattr(asset, which) or {}
             unknown = list(_unknown_sensors(given, ids, f"assets.{name}.{which}"))
             yield from unknown
-            if not unknown:
+            if given and not unknown:
                 for key, fault in flex_faults(which, _with_ids(given, ids)).items():
                     fix = "write it as FlexMeasures' documentation of the scheduler says"
                     yield Problem(f"assets.{name}.{which}.{key}", given.get(key), fault, fix)

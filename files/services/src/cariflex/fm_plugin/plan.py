@@ -129,35 +129,110 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """One entity to create (`before` is None) or to update."""
+    """One entity to create (`before` is None), to update, or to remove (`after` is None).
+
+    `was` is the name that an asset had until now, where it is renamed.
+    """
 
     kind: Kind
     key: str | int
     before: Entity | None
-    after: Entity
+    after: Entity | None
+    was: str | None = None
 
     @property
     def path(self) -> str:
         """Where the entity stands in the declaration, such as ``sensors.pv_01_power``."""
-        return f"{self.kind}.{self.after.name if isinstance(self.after, Sensor) else self.key}"
+        entity = self.after or self.before
+        return f"{self.kind}.{entity.name if isinstance(entity, Sensor) else self.key}"
+
+    @property
+    def action(self) -> Literal["create", "update", "delete"]:
+        """What is done."""
+        return "create" if self.before is None else "delete" if self.after is None else "update"
 
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """Field name -> value before and after, of the fields that differ; None before a creation."""
-        pairs = {f.name: (getattr(self.before, f.name, None), getattr(self.after, f.name)) for f in fields(self.after)}
-        if isinstance(self.after, Sensor) and self.before is None:
-            pairs = {"id": (None, self.key), **pairs}
+        """Field name -> value before and after, of those that differ; None before a creation or after a removal."""
+        entity = self.after or self.before
+        names = [f.name for f in fields(entity)] if entity is not None else []
+        pairs = {name: (getattr(self.before, name, None), getattr(self.after, name, None)) for name in names}
+        if isinstance(entity, Sensor):
+            pairs = {"id": (self.before and self.key, self.after and self.key), **pairs}
+        if self.was is not None:
+            pairs = {"name": (self.was, self.key), **pairs}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def plan(current: State, desired: State) -> list[Change]:
-    """The changes that make `current` contain `desired`; what is only in `current` is left alone."""
-    changes = []
+# Kind and key of entities.
+Keys = Collection[tuple[Kind, str | int]]
+
+
+def plan(
+    current: State, desired: State, *, removed: Keys = (), renamed: Mapping[str, str] | None = None
+) -> list[Change]:
+    """The changes that make `current` contain `desired`; what is only in `current` is left alone.
+
+    Args:
+        current: what there is, with the assets that are renamed under their new names (`with_names`).
+        desired: the declaration.
+        removed: what goes. Sensors go first, since their names may be wanted again; assets last, since what is below
+            them may be wanted elsewhere.
+        renamed: new name of an asset -> the name it has until now.
+    """
+    was = renamed or {}
+    changes = [Change("sensors", key, current.sensors[int(key)], None) for kind, key in removed if kind == "sensors"]
     for kind, key, entity in desired.items():
         before = current.get(kind, key)
         after = _kept(before, entity)
-        if before != after:
-            changes.append(Change(kind, key, before, after))
-    return changes
+        name = was.get(str(key)) if kind == "assets" else None
+        if before != after or name is not None:
+            changes.append(Change(kind, key, before, after, name))
+    assets = [str(key) for kind, key in removed if kind == "assets"]
+    deepest = sorted(assets, key=lambda name: -len(list(_above(current, name))))
+    return changes + [Change("assets", name, current.assets[name], None) for name in deepest]
+
+
+def _above(state: State, name: str) -> Iterator[str]:
+    """The names above an asset, nearest first."""
+    seen = {name}
+    parent = state.assets[name].parent if name in state.assets else None
+    while parent is not None and parent not in seen and parent in state.assets:
+        yield parent
+        seen.add(parent)
+        parent = state.assets[parent].parent
+
+
+def with_names(state: State, names: Mapping[str, str]) -> State:
+    """The same with assets under other names.
+
+    Args:
+        state: what there is.
+        names: old name -> new name.
+    """
+
+    def named(name: str | None) -> str | None:
+        return None if name is None else names.get(name, name)
+
+    assets = {names.get(key, key): replace(asset, parent=named(asset.parent)) for key, asset in state.assets.items()}
+    sensors = {
+        id_: replace(sensor, asset=names.get(sensor.asset, sensor.asset)) for id_, sensor in state.sensors.items()
+    }
+    return replace(state, assets=assets, sensors=sensors)
+
+
+def below(state: State, account: str, names: Collection[str]) -> list[tuple[Kind, str | int]]:
+    """Assets with all that is below them: what goes when they go.
+
+    Args:
+        state: what there is.
+        account: whose assets they are.
+        names: of assets.
+    """
+    wanted = set(names)
+    gone = [name for name in state.assets if name in wanted or not wanted.isdisjoint(_above(state, name))]
+    on = set(gone)
+    sensors = [id_ for id_, sensor in state.sensors.items() if sensor.account == account and sensor.asset in on]
+    return [*(("sensors", id_) for id_ in sensors), *(("assets", name) for name in gone)]
 
 
 def _kept(before: Entity | None, after: Entity) -> Entity:
@@ -170,9 +245,13 @@ def _kept(before: Entity | None, after: Entity) -> Entity:
 
 def apply(state: State, changes: Iterable[Change]) -> State:
     """The state after the changes, as the database has it after `store.write`."""
+    entities: dict[str, dict[str | int, Entity]] = {f.name: dict(getattr(state, f.name)) for f in fields(state)}
     for change in changes:
-        state = replace(state, **{change.kind: {**getattr(state, change.kind), change.key: change.after}})
-    return state
+        if change.after is None:
+            del entities[change.kind][change.key]
+        else:
+            entities[change.kind][change.key] = change.after
+    return replace(state, **entities)  # type: ignore[arg-type]
 
 
 def with_standard(declared: State, current: State) -> State:
@@ -214,6 +293,8 @@ def conflicts(
     ambiguous_assets: Mapping[str, tuple[int, ...]],
     passwords: Collection[str],
     with_data: Collection[int],
+    removed: Keys = (),
+    rename: bool = False,
 ) -> list[Problem]:
     """Why FlexMeasures, as it is, cannot take the topology; empty when it can.
 
@@ -223,12 +304,14 @@ def conflicts(
         ambiguous_assets: name -> ids, of names that several assets of the account bear.
         passwords: e-mail addresses for which a password was given.
         with_data: ids of sensors that have data.
+        removed: what goes.
+        rename: whether a sensor is recognized by its id alone.
     """
     return [
         *_role_and_type_conflicts(desired),
         *_user_conflicts(current, desired, passwords),
         *_asset_conflicts(desired, ambiguous_assets),
-        *_sensor_conflicts(current, desired, with_data),
+        *_sensor_conflicts(current, desired, with_data, {key for kind, key in removed if kind == "sensors"}, rename),
     ]
 
 
@@ -276,15 +359,64 @@ def _asset_conflicts(desired: State, ambiguous: Mapping[str, tuple[int, ...]]) -
             yield Problem(f"assets.{name}", None, problem, "rename or delete all but one of them")
 
 
-def _sensor_conflicts(current: State, desired: State, with_data: Collection[int]) -> Iterator[Problem]:
-    places = {(sensor.account, sensor.asset, sensor.name): id_ for id_, sensor in current.sensors.items()}
+def removal_conflicts(
+    current: State, desired: State, told: Keys, removed: Keys, with_data: Collection[int], *, force: bool
+) -> list[Problem]:
+    """Why something may not be removed.
+
+    Args:
+        current: what there is.
+        desired: the declaration; nothing of it goes.
+        told: what is to go.
+        removed: that, and what goes with it.
+        with_data: ids of sensors that have data.
+        force: whether data and the assets below go too.
+    """
+    return list(_removal_conflicts(current, desired, set(told), removed, with_data, force))
+
+
+def _removal_conflicts(
+    current: State,
+    desired: State,
+    told: set[tuple[Kind, str | int]],
+    removed: Keys,
+    with_data: Collection[int],
+    force: bool,
+) -> Iterator[Problem]:
+    for kind, key in removed:
+        sensor = current.sensors.get(int(key)) if kind == "sensors" else None
+        path = f"{kind}.{key if sensor is None else sensor.name}"
+        if sensor is not None and sensor.account not in desired.accounts:
+            yield Problem(path, key, f"is a sensor of the account {sensor.account}", "remove it there")
+        elif desired.get(kind, key) is not None:
+            yield Problem(path, None, "is declared and would be removed", "remove only what is not declared")
+        elif not force and sensor is not None and key in with_data:
+            problem = f"has data, and the sensor {key} would be removed"
+            yield Problem(path, None, problem, "keep it, or set force to delete the data too")
+        elif not force and (kind, key) not in told and kind == "assets":
+            problem = f"is below {current.assets[str(key)].parent}, and would be removed with it"
+            yield Problem(path, None, problem, "remove it first, or set force to remove everything below")
+
+
+def _sensor_conflicts(
+    current: State, desired: State, with_data: Collection[int], removed: Collection[str | int], rename: bool
+) -> Iterator[Problem]:
+    places = {
+        (sensor.account, sensor.asset, sensor.name): id_
+        for id_, sensor in current.sensors.items()
+        if id_ not in removed and not (rename and id_ in desired.sensors)  # its name and place are about to change
+    }
     for id_, sensor in desired.sensors.items():
         path = f"sensors.{sensor.name}"
         before = current.sensors.get(id_)
-        if before is not None and (before.name, before.account) != (sensor.name, sensor.account):
+        known = before is None or before.name == sensor.name or rename
+        if before is not None and not (known and before.account == sensor.account):
             owner = f" of the account {before.account}" if before.account != sensor.account else ""
             problem = f"is taken by the sensor {before.name} on the asset {before.asset}{owner}"
-            yield Problem(f"{path}.id", id_, problem, "choose a free id, or rename or delete that sensor first")
+            fix = "choose a free id, or rename or delete that sensor first"
+            if before.account == sensor.account:
+                fix += f"; with rename it becomes {sensor.name}"
+            yield Problem(f"{path}.id", id_, problem, fix)
             continue
         other = places.get((sensor.account, sensor.asset, sensor.name), id_)
         if other != id_:

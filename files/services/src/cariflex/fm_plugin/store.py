@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 from flask_security.utils import hash_password, verify_password
 from flexmeasures.data import db
-from flexmeasures.data.models.audit_log import AssetAuditLog, AuditLog
+from flexmeasures.data.models.audit_log import AssetAuditLog, AuditLog, truncate_string
 from flexmeasures.data.models.generic_assets import GenericAsset, GenericAssetType
 from flexmeasures.data.models.time_series import Sensor as SensorRow
 from flexmeasures.data.models.time_series import TimedBelief
 from flexmeasures.data.models.user import Account as AccountRow
 from flexmeasures.data.models.user import Role
 from flexmeasures.data.models.user import User as UserRow
+from flexmeasures.data.services.generic_assets import delete_asset
+from flexmeasures.data.services.sensors import delete_sensor
 from flexmeasures.data.services.users import create_user, remove_cookie_and_token_access
 from flexmeasures.utils.time_utils import server_now
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.orm import aliased, selectinload
 
 from cariflex.fm_plugin.plan import (
@@ -50,11 +53,16 @@ class Found:
 
     Attributes:
         state: the account, every user, every sensor; of the assets only the account's own.
-        ambiguous_assets: name -> ids, of names that several assets of the account bear.
+        asset_ids: name -> ids of the account's assets that bear it.
     """
 
     state: State
-    ambiguous_assets: Mapping[str, tuple[int, ...]]
+    asset_ids: Mapping[str, tuple[int, ...]]
+
+    @property
+    def ambiguous_assets(self) -> dict[str, tuple[int, ...]]:
+        """Name -> ids, of names that several assets of the account bear."""
+        return {name: ids for name, ids in self.asset_ids.items() if len(ids) > 1}
 
 
 def exclusively() -> None:
@@ -74,7 +82,7 @@ def read(account: str, passwords: Mapping[str, str]) -> Found:
         account: name of the account whose assets are read.
         passwords: e-mail address -> password, to be compared with the stored hashes.
     """
-    assets, ambiguous = _assets(account)
+    assets, ids = _assets(account)
     state = State(
         accounts={name: Account() for name in db.session.scalars(select(AccountRow.name).filter_by(name=account))},
         roles={name: Described(about or "") for name, about in _rows(select(Role.name, Role.description))},
@@ -86,7 +94,7 @@ def read(account: str, passwords: Mapping[str, str]) -> Found:
         assets=assets,
         sensors=_sensors(),
     )
-    return Found(state, ambiguous)
+    return Found(state, ids)
 
 
 def with_data(sensor_ids: Collection[int]) -> set[int]:
@@ -133,7 +141,7 @@ def _assets(account: str) -> tuple[dict[str, Asset], dict[str, tuple[int, ...]]]
     for id_, name, type_, parent_name, latitude, longitude, *settings in _rows(query):
         assets[name] = Asset(type_, parent_name, latitude, longitude, *(dict(each or {}) for each in settings))
         ids[name].append(id_)
-    return assets, {name: tuple(several) for name, several in ids.items() if len(several) > 1}
+    return assets, {name: tuple(several) for name, several in ids.items()}
 
 
 def _sensors() -> dict[int, Sensor]:
@@ -172,11 +180,14 @@ class _Writer:
         self._timezone = timezone
         self._passwords = passwords
         self._asset_events: list[tuple[Any, str]] = []
+        self._new_sensors: list[dict[str, Any]] = []
+        self._removed_assets: list[Any] = []
 
     def write(self, changes: Iterable[Change]) -> None:
-        new_sensors = False
         for change in changes:
             match change.after:
+                case None:
+                    self._remove(change)
                 case Account():
                     self._create_account(str(change.key))
                 case Described(description):
@@ -187,12 +198,16 @@ class _Writer:
                     self._write_asset(change, str(change.key), asset)
                 case Sensor() as sensor:
                     self._write_sensor(change, sensor)
-                    new_sensors = new_sensors or change.before is None
-        db.session.flush()
-        if new_sensors:
-            _advance_sensor_ids()
-        for row, event in self._asset_events:  # only now has every row its id
-            AssetAuditLog.add_record(row, event)
+        db.session.flush()  # now every asset has its id
+        if self._new_sensors:
+            _insert_sensors(self._new_sensors)
+        if self._asset_events:
+            now = server_now()
+            records = [(row.id, truncate_string(event, 500)) for row, event in self._asset_events]
+            rows = [{"event_datetime": now, "event": event, "affected_asset_id": id_} for id_, event in records]
+            db.session.execute(insert(AssetAuditLog), rows)
+        for row in self._removed_assets:
+            delete_asset(row)
 
     @cached_property
     def _account(self) -> Any:
@@ -253,6 +268,9 @@ class _Writer:
         if change.before is None:
             self._assets[name] = GenericAsset(name=name, owner=self._account, **values)
             db.session.add(self._assets[name])
+        if change.was is not None:
+            self._assets[name] = self._assets.pop(change.was)
+            self._assets[name].name = name
         row = self._assets[name]
         for column, value in values.items():
             setattr(row, column, value)
@@ -261,20 +279,26 @@ class _Writer:
     def _write_sensor(self, change: Change, sensor: Sensor) -> None:
         asset = self._assets[sensor.asset]
         values = {
+            "name": sensor.name,
             "unit": sensor.unit,
             "event_resolution": sensor.resolution,
             "timezone": sensor.timezone,
             **_settings(attributes=sensor.attributes),
         }
         if change.before is None:
-            row = SensorRow(name=sensor.name, generic_asset=asset, **values)
-            row.id = change.key
-            db.session.add(row)
+            self._new_sensors.append({"attributes": {}, **values, "id": change.key, "generic_asset": asset})
         else:
             row = db.session.get(SensorRow, change.key)
             for column, value in {**values, "generic_asset": asset}.items():
                 setattr(row, column, value)
         self._asset_events.append((asset, _event(change)))
+
+    def _remove(self, change: Change) -> None:
+        """Remove a sensor at once, an asset after everything else: FlexMeasures removes what is below it too."""
+        if isinstance(change.before, Sensor):
+            delete_sensor(db.session.get(SensorRow, change.key))
+        else:
+            self._removed_assets.append(self._assets[str(change.key)])
 
     @staticmethod
     def _audit(event: str, account_id: int, user_id: int | None = None) -> None:
@@ -295,6 +319,22 @@ def _event(change: Change) -> str:
         return f"Created by the topology: {change.path}"
     told = (f"{name} from {readable(old)} to {readable(new)}" for name, (old, new) in change.differences().items())
     return f"Updated by the topology: {change.path}: {'; '.join(told)}"
+
+
+def _insert_sensors(sensors: list[dict[str, Any]]) -> None:
+    """Add sensors under the ids that they are to have, all at once: ten thousand one by one take minutes."""
+    horizons = {resolution: _knowledge_horizon(resolution) for resolution in {s["event_resolution"] for s in sensors}}
+    rows = [{**sensor, **horizons[sensor["event_resolution"]]} for sensor in sensors]
+    for row in rows:
+        row["generic_asset_id"] = row.pop("generic_asset").id
+    db.session.execute(insert(SensorRow), rows)
+    _advance_sensor_ids()
+
+
+def _knowledge_horizon(resolution: timedelta) -> dict[str, Any]:
+    """When values of a sensor count as known, as FlexMeasures sets it for a new one; no row is made."""
+    made = SensorRow(name="any", generic_asset_id=0, event_resolution=resolution)
+    return {name: getattr(made, name) for name in ("knowledge_horizon_fnc", "knowledge_horizon_par")}
 
 
 def _advance_sensor_ids() -> None:
