@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tests.integration.grafana.conftest import expand
 from tests.support.ems import VEN, Ems, until
-from tests.support.stacks import SECRETS
+from tests.support.host import docker
+from tests.support.stacks import ROOT, SECRETS
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -128,3 +131,41 @@ def test_a_high_price_empties_the_batteries_and_load_control_caps_charging(ems: 
         return power is not None and power <= 10.01
 
     until(limited, PLAN_SECONDS, "FlexMeasures' plan is under the limit")
+
+
+# What the feeds bring and what a program on the host samples; neither runs here. Weather and PV have their own tests.
+ELSEWHERE = {"PV production", "Grid net power", "Weather", "Container health"}
+
+
+def as_grafana(ems: Ems, sql: str) -> int:
+    """How many rows the dashboard's role gets over the network, as Grafana does."""
+    login = "PGPASSWORD=$(cat /run/secrets/grafana_ro_password) exec psql -X -q -h 127.0.0.1 -U grafana_ro flexmeasures"
+    container = ems.container("flexmeasures-db")
+    counted = f"SELECT count(*) FROM ({sql}) AS shown"  # noqa: S608  a query of ours
+    return int(docker("exec", "--interactive", container, "sh", "-c", f"{login} -At", stdin=counted))
+
+
+def test_every_panel_shows_what_has_happened(ems: Ems) -> None:
+    """The queries of the dashboard, on the database that our services have just filled by themselves."""
+    quarter = datetime.now(UTC).replace(second=0, microsecond=0)
+    quarter -= timedelta(minutes=quarter.minute % 15)
+    order(ems, "loop-level", "SIMPLE", "dimensionless", quarter, [1.0] * 4, "PT15M")
+    psql = ("exec", ems.container("flexmeasures-db"), "psql", "-X", "-q", "--set=preview=0", "--username=postgres")
+    docker(*psql, "--set=ON_ERROR_STOP=1", "--file=/etc/cariflex/grants.sql")
+    dashboard = json.loads((ROOT / "files/grafana/dashboards/cariflex.json").read_text(encoding="utf-8"))
+    empty: set[str] = set()
+
+    def shown() -> bool:
+        now = datetime.now(UTC)
+        empty.clear()
+        for panel in dashboard["panels"]:
+            shortest = timedelta(minutes=int(panel.get("interval", "1m").removesuffix("m")))
+            sql = expand(panel["targets"][0]["rawSql"], now - timedelta(days=1), now + timedelta(days=1), shortest)
+            if as_grafana(ems, sql) == 0:
+                empty.add(panel["title"])
+        return empty <= ELSEWHERE
+
+    try:
+        until(shown, 60, "every panel has rows")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: none in {sorted(empty - ELSEWHERE)}") from None
