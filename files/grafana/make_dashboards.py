@@ -622,13 +622,18 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             )
             .fill_opacity(30)
             .stacking(common.StackingConfig().mode(m.StackingMode.NORMAL))
+            .links([_to_panel("Weather", 8), _to_panel("Grid net power", 4)])
         )
         .with_panel(
             panels.series(
                 2, "Battery state of charge", "Energy stored in each battery.", panels.devices("bat"), AFTER_ASSET
+            ).links([_to_panel("Schedule against actual", 9), _to_panel("S2 instruction log", 11)])
+        )
+        .with_panel(
+            panels.series(3, "EV charging", "Charge of each vehicle.", panels.devices("ev"), AFTER_ASSET).links(
+                [_to_panel("Schedule against actual", 9), _to_panel("S2 instruction log", 11)]
             )
         )
-        .with_panel(panels.series(3, "EV charging", "Charge of each vehicle.", panels.devices("ev"), AFTER_ASSET))
         .with_panel(
             panels.power(
                 4,
@@ -653,7 +658,9 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Consumption prices come from the utility's ENERGY_PRICE events.",
                 panels.named("consumption_price", "production_price"),
                 AFTER_SENSOR,
-            ).line_interpolation(m.LineInterpolation.STEP_AFTER)
+            )
+            .line_interpolation(m.LineInterpolation.STEP_AFTER)
+            .links([_to_panel("OpenADR events and opts", 10), _to_panel("Schedule against actual", 9)])
         )
         .with_panel(
             panels.signal(
@@ -662,7 +669,9 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Share of maximum consumption that LOAD_CONTROL events allow. Zoomed out: the strictest.",
                 "load_control_signal",
                 "min",
-            ).axis_soft_max(100)
+            )
+            .axis_soft_max(100)
+            .links([_to_panel("OpenADR events and opts", 10), _to_panel("S2 instruction log", 11)])
         )
         .with_panel(
             panels.signal(
@@ -675,6 +684,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             .axis_soft_max(3)
             .decimals(0)
             .mappings([d.ValueMap({level: d.ValueMappingResult(text) for level, text in levels.items()})])
+            .links([_to_panel("OpenADR events and opts", 10), _to_panel("S2 instruction log", 11)])
         )
         .with_panel(
             panels.series(
@@ -683,7 +693,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Irradiance, temperature and wind at the site.",
                 panels.named("irradiance", "temperature", "wind_speed"),
                 AFTER_SENSOR,
-            )
+            ).links([_to_panel("PV production", 1), _to_panel("Data freshness", 13)])
         )
         .with_panel(
             panels.power(

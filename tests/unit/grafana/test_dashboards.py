@@ -197,7 +197,7 @@ def test_links_lead_to_panels_that_exist_and_to_flexmeasures() -> None:
     dashboard = json.loads(FILES[0].read_text(encoding="utf-8"))
     targets = {panel["id"]: panel["title"] for panel in dashboard["panels"]}
     links = [link for panel in dashboard["panels"] for link in panel.get("links", [])]
-    assert len(links) >= 10
+    assert all(panel.get("links") for panel in dashboard["panels"])
     for link in links:
         found = re.fullmatch(r"/d/cariflex/cariflex-ems\?viewPanel=(\d+)&\$\{__url_time_range\}", link["url"])
         assert found is not None
