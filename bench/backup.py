@@ -8,7 +8,8 @@ bench/panels.py. `pg_dump` writes its custom format with zstd to a file of this 
 what a deployed host makes every night: Redis' data, the same dump, rows and hashes of every table from the same
 snapshot, the archive, encrypted where age is installed, read again and summed. They take turns. Meanwhile a session
 asks for a day of a sensor and writes a belief, as FlexMeasures' API does for a request, twenty times a second. The
-images are those of the tests: CARIFLEX_TEST_POSTGRES_IMAGE, CARIFLEX_TEST_FLEXMEASURES_IMAGE and CARIFLEX_TEST_REDIS_IMAGE.
+images are those of the tests: CARIFLEX_TEST_POSTGRES_IMAGE, CARIFLEX_TEST_FLEXMEASURES_IMAGE and
+CARIFLEX_TEST_REDIS_IMAGE.
 """
 
 from __future__ import annotations
