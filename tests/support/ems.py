@@ -135,18 +135,19 @@ class Ems:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **overrides: Any) -> Iterator[Ems]:
+def running(folder: Path, variables: Mapping[str, Any] | None = None, **overrides: Any) -> Iterator[Ems]:
     """Start it with dev's inventory, simulated devices and sensors registered, until all is well.
 
     Args:
         folder: an empty one for its files.
+        variables: of roles, over those of the inventory.
         overrides: merged into `topology_overrides`, two levels deep.
     """
     prefix = f"cariflex-ems-{secrets.token_hex(3)}"
     try:
         subnet = _networks(prefix)
         ems = Ems(prefix, {service: f"{subnet}.{last}" for service, last in LAST_BYTE.items()})
-        _files(ems, folder, overrides)
+        _files(ems, folder, variables or {}, overrides)
         _start(ems, folder)
         yield ems
     finally:
@@ -164,7 +165,7 @@ def _networks(prefix: str) -> str:
     raise AssertionError("no free subnet in 10.200.0.0/13")
 
 
-def _files(ems: Ems, folder: Path, overrides: Mapping[str, Any]) -> None:
+def _files(ems: Ems, folder: Path, variables: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
     containers = {service: {"networks": {"openadr-internal": ip}} for service, ip in ems.addresses.items()}
     (folder / "rendered").mkdir()
     stacks = render(
@@ -172,6 +173,7 @@ def _files(ems: Ems, folder: Path, overrides: Mapping[str, Any]) -> None:
         folder / "rendered",
         images_references={**images(), "grafana": "", "traefik": "not-started"},
         topology_overrides={"containers": containers, **overrides},
+        **variables,
     )
     for name in STACKS:
         _write(folder / name, stacks[name], _own(stacks[name].compose, ems.prefix))

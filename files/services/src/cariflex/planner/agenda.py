@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-QUIET_SECONDS = 1.0  # without a further change, before a change is answered: one plan for events that come together
+QUIET_SECONDS = 0.3  # without a further change, before a change is answered: one plan for events that come together
 LONGEST_SECONDS = 5.0  # however many changes come
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 300.0
 
