@@ -116,7 +116,7 @@ EXAMPLES = r"""
       assets:
         Cariflex: {type: building, latitude: 14.6415, longitude: -61.0242}
       sensors:
-        grid_power: {id: 101, unit: kW, resolution: PT15M, asset: Cariflex}
+        grid_power: {id: 201, unit: kW, resolution: PT15M, asset: Cariflex}
 """
 
 RETURN = r"""

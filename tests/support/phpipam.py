@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 CODE = "rwCode-0123456789abcdefghijABCDE"
 READ_ONLY_CODE = "roCode-0123456789abcdefghijABCDE"
@@ -502,8 +502,15 @@ def _canonical(text: str) -> str:
         return text
 
 
+class Answering(Protocol):
+    """What can be served."""
+
+    def answer(self, method: str, target: str, headers: dict[str, str], raw: bytes) -> Reply:
+        """Answer a request."""
+
+
 @contextlib.contextmanager
-def serving(phpipam: PhpIpam, context: ssl.SSLContext | None = None) -> Iterator[str]:
+def serving(phpipam: Answering, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve it on this machine, over HTTPS if there is a context; gives the address."""
 
     class Handler(BaseHTTPRequestHandler):

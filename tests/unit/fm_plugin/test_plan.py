@@ -18,9 +18,12 @@ from cariflex.fm_plugin.plan import (
     State,
     User,
     apply,
+    below,
     conflicts,
     plan,
+    removal_conflicts,
     undeclared,
+    with_names,
     with_standard,
 )
 
@@ -199,3 +202,83 @@ def test_what_is_not_declared_is_listed_but_only_of_the_account() -> None:
         "assets": [{"name": "Old"}],
         "sensors": [{"id": 1, "name": "old", "asset": "PV_01"}],
     }
+
+
+# --- renames and removals --------------------------------------------------------------------------------------------
+
+TREE = State(
+    accounts={"Cariflex": Account()},
+    assets={
+        "Site": Asset("building", None, 14.6, -61.0),
+        "Bat": Asset("battery", "Site", 14.6, -61.0),
+        "Cell": Asset("battery", "Bat", 14.6, -61.0),
+    },
+    sensors={1: replace(SENSOR, name="power", asset="Cell"), 2: replace(SENSOR, asset="Cell", account="Other")},
+)
+
+
+@given(states, st.data())
+def test_what_is_removed_is_gone_and_all_else_is_left(current: State, data: st.DataObject) -> None:
+    keys: list[Any] = [(kind, key) for kind, key, _ in current.items() if kind in ("assets", "sensors")]
+    removed = data.draw(st.lists(st.sampled_from(keys), unique=True)) if keys else []
+    changes = plan(current, State(), removed=removed)
+    left = {(kind, key) for kind, key, _ in apply(current, changes).items()}
+    assert left == {(kind, key) for kind, key, _ in current.items()} - set(removed)
+    assert all(change.action == "delete" and change.differences() for change in changes)
+
+
+@given(states, names)
+def test_names_given_and_given_back_change_nothing(current: State, name: str) -> None:
+    assert with_names(with_names(current, {name: "New"}), {"New": name}) == current
+
+
+def test_what_is_below_goes_first_and_only_of_the_account() -> None:
+    removed = below(TREE, "Cariflex", ["Site"])
+    changes = plan(TREE, State(), removed=removed)
+    assert [change.path for change in changes] == ["sensors.power", "assets.Cell", "assets.Bat", "assets.Site"]
+
+
+def test_a_renamed_asset_shows_both_names() -> None:
+    current = with_names(TREE, {"Bat": "Battery"})
+    desired = State(assets={"Battery": TREE.assets["Bat"]})
+    (change,) = plan(current, desired, renamed={"Battery": "Bat"})
+    assert (change.path, change.differences()) == ("assets.Battery", {"name": ("Bat", "Battery")})
+    assert current.assets["Cell"].parent == "Battery"
+
+
+def test_a_sensor_is_renamed_only_when_told_to_and_where_the_name_is_free() -> None:
+    current = other(name="grid")
+    assert found(current, rename=True) == []
+    (change,) = plan(current, DESIRED)[-1:]
+    assert change.differences() == {"name": ("grid", "pv_01_power")}
+    taken = replace(current, sensors={**current.sensors, 7: SENSOR})
+    (problem,) = found(taken, rename=True)
+    assert "with the id 7" in problem.problem
+    assert found(taken, rename=True, removed=[("sensors", 7)]) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "facts", "texts"),
+    [
+        ([("sensors", 1)], {}, []),
+        ([("sensors", 1)], {"with_data": {1}}, ["sensors.power: has data"]),
+        ([("sensors", 1)], {"with_data": {1}, "force": True}, []),
+        ([("sensors", 2)], {"force": True}, ["sensors.pv_01_power: is a sensor of the account Other"]),
+        ([("assets", "Bat")], {}, ["assets.Cell: is below Bat"]),
+        ([("assets", "Bat"), ("assets", "Cell")], {}, []),
+    ],
+)
+def test_what_may_not_be_removed_is_named(told: list[Any], facts: dict[str, Any], texts: list[str]) -> None:
+    names_ = {str(key) for kind, key in told if kind == "assets"}
+    removed = list(dict.fromkeys([*told, *below(TREE, "Cariflex", names_)]))
+    desired = State(accounts={"Cariflex": Account()})
+    given_: dict[str, Any] = {"with_data": set(), "force": False, **facts}
+    problems = removal_conflicts(TREE, desired, told, removed, **given_)
+    assert len(problems) == len(texts)
+    for problem, text in zip(problems, texts, strict=True):
+        assert text in f"{problem.path}: {problem.problem}"
+
+
+def test_what_is_declared_is_not_removed() -> None:
+    (problem,) = removal_conflicts(TREE, TREE, [("assets", "Cell")], [("assets", "Cell")], set(), force=True)
+    assert "is declared" in problem.problem
