@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Write the tables of variables in the roles' README files from their argument specs.
+"""Write the tables of variables in the roles' README files from their argument specs, and a page for each module.
 
 ``python docs/generate.py`` writes them, ``--check`` only says which are stale and fails. A README is written by hand
-around the table, which stands between two markers; a role that has none yet gets one to write on.
+around the table, which stands between two markers; a role that has none yet gets one to write on. The pages of the
+modules are what ansible-doc tells, whole.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROLES = Path(__file__).resolve().parents[1] / "roles"
+ROOT = Path(__file__).resolve().parents[1]
+ROLES = ROOT / "roles"
+PAGES = ROOT / "docs/modules"
 BEGIN = "<!-- variables: written by `make docs` from meta/argument_specs.yml -->"
 END = "<!-- end of variables -->"
 
@@ -26,10 +31,89 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="change nothing, fail when a table is stale")
     check = parser.parse_args().check
-    stale = [role for role in sorted(ROLES.iterdir()) if role.is_dir() and _update(role, write=not check)]
-    for role in stale:
-        print(f"{role.name}: {'stale, type: make docs' if check else 'written'}")
+    stale = [role.name for role in sorted(ROLES.iterdir()) if role.is_dir() and _update(role, write=not check)]
+    stale += _update_pages(module_pages(), write=not check)
+    for name in stale:
+        print(f"{name}: {'stale, type: make docs' if check else 'written'}")
     return 1 if check and stale else 0
+
+
+def _update_pages(wanted: dict[str, str], *, write: bool) -> list[str]:
+    """Write the pages that differ, and remove those of modules that are gone; the names of both."""
+    current = {path.stem: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
+    stale = [name for name in sorted({*wanted, *current}) if wanted.get(name) != current.get(name)]
+    for name in stale if write else ():
+        path = PAGES / f"{name}.md"
+        path.parent.mkdir(exist_ok=True)
+        if name in wanted:
+            path.write_text(wanted[name], encoding="utf-8")
+        else:
+            path.unlink()
+    return stale
+
+
+def module_pages() -> dict[str, str]:
+    """The page of each module of ours, by its name, from what ansible-doc tells."""
+    names = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
+    program = Path(sys.executable).with_name("ansible-doc")
+    command = [str(program), "--module-path", str(ROOT / "library"), "--type", "module", "--json", *names]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)  # noqa: S603 - our own names
+    return {name: _page(name, told) for name, told in json.loads(done.stdout).items()}
+
+
+def _page(name: str, told: dict[str, Any]) -> str:
+    doc = told["doc"]
+    behaviour = [
+        f"| {title} | {doc['attributes'][key]['support']} | {_text(doc['attributes'][key])} |"
+        for key, title in (("check_mode", "check mode"), ("diff_mode", "diff"), ("idempotent", "idempotent"))
+    ]
+    parts = [
+        f"# {name}",
+        "<!-- written by `make docs` from library/ -->",
+        f"{doc['short_description']}.",
+        "## What it does",
+        "\n".join(f"- {_text({'description': line})}" for line in _lines(doc["description"])),
+        "## Options",
+        _options(doc.get("options") or {}),
+        "## How it behaves",
+        "\n".join(["| | Support | |", "|---|---|---|", *behaviour]),
+        "## Examples",
+        f"```yaml\n{told['examples'].strip()}\n```",
+        "## What it returns",
+        _returns(told.get("return") or {}),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(text: str | list[str]) -> list[str]:
+    return [text] if isinstance(text, str) else text
+
+
+def _options(options: dict[str, dict[str, Any]]) -> str:
+    if not options:
+        return "None."
+    rows = [
+        f"| `{name}` | {_type(option)} | {_default(option)} | {_text(option)} |"
+        for name, option in _nested(options, "suboptions")
+    ]
+    return "\n".join(["| Option | Type | Default | What it is |", "|---|---|---|---|", *rows])
+
+
+def _returns(returned: dict[str, dict[str, Any]]) -> str:
+    if not returned:
+        return "Nothing of its own."
+    rows = [
+        f"| `{name}` | {_type(value)} | {value.get('returned', '')} | {_text(value)} |"
+        for name, value in _nested(returned, "contains")
+    ]
+    return "\n".join(["| Value | Type | When | What it is |", "|---|---|---|---|", *rows])
+
+
+def _nested(entries: dict[str, dict[str, Any]], below: str, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Entries with those below them, by dotted name, in the order of their names; what is required goes first."""
+    for name, entry in sorted(entries.items(), key=lambda pair: (not pair[1].get("required"), pair[0])):
+        yield path + name, entry
+        yield from _nested(entry.get(below) or {}, below, f"{path}{name}{'[]' if 'elements' in entry else ''}.")
 
 
 def _update(role: Path, *, write: bool) -> bool:
@@ -80,7 +164,7 @@ def _type(option: dict[str, Any]) -> str:
 
 
 def _default(option: dict[str, Any]) -> str:
-    if "default" not in option:
+    if option.get("default") is None:
         return "required" if option.get("required") else "none"
     value = option["default"]
     bare = isinstance(value, str) and ("{{" in value or yaml.safe_load(value) == value)  # "3.11" keeps its quotes
@@ -95,8 +179,9 @@ def _text(option: dict[str, Any]) -> str:
         text += " One of " + ", ".join(f"`{choice}`" for choice in option["choices"]) + "."
     if option.get("no_log"):
         text += " Secret."
-    # Ansible's markup for code, options and values
-    return re.sub(r"\b[COV]\(([^)]*)\)", r"`\1`", text).replace("|", "\\|").replace("\n", " ").strip()
+    # Ansible's markup for code, options, values, returned values and variables of the environment; and for italics
+    text = re.sub(r"\b(?:[COVE]|RV)\(([^)]*)\)", r"`\1`", text)
+    return re.sub(r"\bI\(([^)]*)\)", r"*\1*", text).replace("|", "\\|").replace("\n", " ").strip()
 
 
 if __name__ == "__main__":

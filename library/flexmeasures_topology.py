@@ -103,7 +103,9 @@ EXAMPLES = r"""
     url: http://192.168.240.20:5000
     token: "{{ vault_flexmeasures_topology_token }}"
     topology: "{{ topology }}"
-    user_passwords: "{{ vault_flexmeasures_user_passwords }}"
+    user_passwords:
+      admin@digitribe.fr: "{{ vault_flexmeasures_admin_password }}"
+      ven@cariflex.internal: "{{ vault_flexmeasures_ven_password }}"
 
 - name: Register one asset with one sensor
   flexmeasures_topology:

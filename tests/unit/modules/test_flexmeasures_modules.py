@@ -212,7 +212,7 @@ def test_the_examples_run(flexmeasures: FlexMeasures, run_module: RunModule, url
     declared = yaml.safe_load((ROOT / "playbooks/vars/topology.yml").read_text())["topology_declared"]
     given: dict[str, Any] = {"vault_flexmeasures_topology_token": TOKEN}
     given |= {"vault_flexmeasures_admin_password": PASSWORD}
-    given |= {"topology": declared, "vault_flexmeasures_user_passwords": {}}
+    given |= {"topology": declared, "vault_flexmeasures_ven_password": PASSWORD}
     flexmeasures.before = lambda _method, _path: None
     for task in yaml.safe_load(load(ROOT / "library" / f"{name}.py").EXAMPLES):
         options = {key: _filled(value, given) for key, value in task[name].items()} | {"url": url}
@@ -226,6 +226,8 @@ def test_the_examples_run(flexmeasures: FlexMeasures, run_module: RunModule, url
 
 def _filled(value: Any, given: dict[str, Any]) -> Any:
     """An example's value without Jinja."""
+    if isinstance(value, dict):
+        return {key: _filled(entry, given) for key, entry in value.items()}
     if isinstance(value, str) and value.startswith("{{ "):
         return given[value.strip("{} ")]
     return value
