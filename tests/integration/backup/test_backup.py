@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -262,3 +263,16 @@ def test_a_password_is_in_no_list_of_processes(program: Program, server: Server,
     run.terminate()
     ended(run)
     blocked()
+
+
+def test_a_folder_that_vanishes_in_the_middle_is_named(
+    program: Program, superuser: Connection, blocked: Release
+) -> None:
+    run = program.start("run")
+    until(lambda: is_dumping(program))
+    shutil.rmtree(program.root)
+    blocked()
+    end = ended(run)
+    assert end.status == 1
+    assert f"{program.root}: No such file or directory. Nothing was kept of this backup." in end.error
+    assert [status for status, _, _ in runs(superuser)] == ["failed"]
