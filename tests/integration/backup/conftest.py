@@ -133,7 +133,7 @@ class Program:
 
 def ended(process: subprocess.Popen[str], stdin: str = "") -> Ended:
     """How a verb ends."""
-    out, error = process.communicate(stdin, timeout=60)
+    out, error = process.communicate(stdin, timeout=180)
     return Ended(process.returncode, json.loads(out) if process.returncode == 0 else None, error.strip())
 
 

@@ -46,7 +46,7 @@ def sessions(superuser: Connection) -> set[int]:
     return {pid for (pid,) in superuser.execute(query)}
 
 
-def until(check: Callable[[], Any], seconds: float = 20) -> None:
+def until(check: Callable[[], Any], seconds: float = 60) -> None:
     """Wait for something."""
     deadline = time.monotonic() + seconds
     while not check():
