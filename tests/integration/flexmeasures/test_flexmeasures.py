@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -612,6 +613,43 @@ def test_jobs_that_nobody_takes_are_told(stack: Stack, topology: dict[str, Any],
     assert health["checks"]["queue"]["oldest_seconds"] < 60
     until(lambda: stack.health("queue")["checks"]["queue"]["oldest_seconds"] is None, 60, "the job is taken")
     until(lambda: stack.health()["code"] == 200, 60, "the worker is back")
+
+
+def test_plans_are_read_at_once_as_flexmeasures_gives_them_one_by_one(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    header = {"Authorization": token_of(stack, passwords[OPERATOR]).json()["auth_token"]}
+    asset_id = stack.sql("SELECT id FROM generic_asset WHERE name = 'Cariflex'")[0][0]
+    device = {"soc-at-start": "10 kWh", "soc-max": "20 kWh", "power-capacity": "5 kW"}
+    full = {"start": "2026-01-01T02:00:00+00:00", "end": "2026-01-01T02:00:00+00:00", "value": "20 kWh"}
+    body = {
+        "start": "2026-01-01T00:00:00+00:00",
+        "duration": "PT2H",
+        "flex-model": [{"sensor": sensor, **device, "soc-minima": [full]} for sensor in (101, 102)],
+        "flex-context": {"consumption-price": "1 EUR/MWh", "site-power-capacity": "1 MW"},
+    }
+    asked = stack.request("POST", f"/api/v3_0/assets/{asset_id}/schedules/trigger", json=body, headers=header)
+    assert asked.ok, asked.text
+    job = asked.json().get("job") or asked.json()["schedule"]
+
+    def ours(path: str = f"{job}?sensors=101,102", **options: Any) -> requests.Response:
+        return stack.request("GET", f"/cariflex/v1/schedules/{path}", **{"headers": header, **options})
+
+    until(lambda: stack.request("GET", f"/api/v3_0/jobs/{job}", headers=header).status_code != 202, 90, "it is planned")
+    answer = ours()
+    assert answer.status_code == 200, answer.text
+    for sensor in (101, 102):
+        path = f"/api/v3_0/sensors/{sensor}/schedules/{job}"
+        query = {"duration": "PT2H", "unit": "kW"}
+        own = stack.request("GET", path, params=query, headers=header).json()
+        read = answer.json()["schedules"][str(sensor)]
+        assert sum(read["values"]) > 0
+        assert (read["values"], read["unit"]) == (pytest.approx(own["values"]), "kW")
+        assert datetime.fromisoformat(read["start"]) == datetime.fromisoformat(own["start"])
+    assert ours(headers={}).status_code == 401
+    assert ours("no-such-job?sensors=101").status_code == 422
+    for wrong in ("", "sensors=", "sensors=a", "sensors=101,", "sensors=-1", "sensors=99999", "sensors=٣"):
+        assert ours(f"{job}?{wrong}").status_code == 422, wrong
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

@@ -144,6 +144,8 @@ class FlexMeasures:
         self.job: list[tuple[int, dict[str, Any]]] = [(200, {"status": "FINISHED"})]
         self.trigger: tuple[int, dict[str, Any]] = (202, {"job": "j1"})
         self.schedule: dict[str, Any] = {}
+        self.answer: dict[str, Any] = {}
+        self.plugin = True
         self.asked: list[tuple[str, str]] = []
         self.questions: list[dict[str, Any]] = []
         self.away = False
@@ -166,6 +168,12 @@ class FlexMeasures:
             assert path == "assets/7/schedules/trigger"
             self.questions.append(body)
             return self.trigger
+        if path.startswith("/cariflex/v1/schedules/"):
+            if not self.plugin:
+                return 404, {}
+            assert query is not None
+            plan = {"unit": "kW", "start": moment(CELL), "values": [self.kw] * 96} | self.schedule
+            return 200, {"schedules": dict.fromkeys(query["sensors"].split(","), plan)} | self.answer
         if "/schedules/" in path:
             assert query == {"duration": self.questions[-1]["duration"], "unit": "kW"}
             return 200, {"unit": "kW", "start": moment(CELL), "values": [self.kw] * 96} | self.schedule
@@ -243,6 +251,29 @@ def test_what_flexmeasures_plans_is_what_the_cem_gets(site: Site) -> None:
     # one price: 240 kWh cost the same at any hour, and 10 kW all day are a lower peak than 50 kW at once
     assert (run["cost_eur"], run["baseline_cost_eur"]) == pytest.approx((24.0, 24.0))
     assert (run["peak_kw"], run["baseline_peak_kw"]) == (10.0, 50.0)
+
+
+def test_all_plans_are_read_at_once_and_one_by_one_without_our_plugin(site: Site) -> None:
+    site.ven.report_flexibility({"battery_01": BATTERY, "ev_01": BATTERY}, site.now)
+    expected = (Stretch(CELL, CELL + 86400, 10.0),)
+    assert site.plan() == {"battery_01": expected, "ev_01": expected}
+    assert [path for _, path in site.flexmeasures.asked if "/schedules/j" in path] == ["/cariflex/v1/schedules/j1"]
+    site.flexmeasures.plugin = False
+    site.flexmeasures.asked.clear()
+    assert site.plan() == {"battery_01": expected, "ev_01": expected}
+    assert [path for _, path in site.flexmeasures.asked if "/schedules/j" in path] == [
+        "/cariflex/v1/schedules/j1",
+        "sensors/101/schedules/j1",
+        "sensors/106/schedules/j1",
+    ]
+
+
+@pytest.mark.parametrize("answer", [{"schedules": {}}, {"schedules": None}, {"schedules": {"101": {"unit": "kW"}}}])
+def test_a_plan_that_is_missing_in_the_answer_leaves_the_last_one(site: Site, answer: dict[str, Any]) -> None:
+    before = site.plan()
+    site.flexmeasures.answer = answer
+    assert site.plan() == before
+    assert site.planner.trouble is not None
 
 
 @pytest.mark.parametrize("sensor", [84, 85])

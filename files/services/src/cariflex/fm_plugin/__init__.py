@@ -62,9 +62,17 @@ def store_observations() -> ResponseReturnValue:
     return view()
 
 
+def read_schedules(job_id: str) -> ResponseReturnValue:
+    """What a job has planned for several sensors."""
+    from cariflex.fm_plugin.schedules import view
+
+    return view(job_id)
+
+
 blueprint = Blueprint("cariflex", __name__)
 blueprint.add_url_rule("/health", view_func=show_health, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, methods=["POST"])
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=read_topology, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/withdraw", view_func=withdraw_values, methods=["POST"])
+blueprint.add_url_rule("/cariflex/v1/schedules/<job_id>", view_func=read_schedules, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/observations", view_func=store_observations, methods=["POST"])

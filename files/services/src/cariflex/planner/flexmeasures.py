@@ -38,7 +38,7 @@ class FlexMeasures:
     async def ask(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Call `path` below /api/v3_0/; logs in when it has to.
+        """Call `path`, which is below /api/v3_0/ unless it begins with a slash; logs in when it has to.
 
         Returns:
             Status below 500 and not 429, and the answer's JSON object; empty when it is none.
@@ -47,11 +47,12 @@ class FlexMeasures:
             FlexMeasuresError: there was no answer, the login failed, or FlexMeasures cannot now.
         """
         status = 401
+        where = path if path.startswith("/") else f"/api/v3_0/{path}"
         answer: dict[str, Any] = {}
         for _ in range(2):
             token = self._token or await self._log_in()
             headers = {"Authorization": token}
-            status, answer = await self._request(method, f"/api/v3_0/{path}", headers, body, query)
+            status, answer = await self._request(method, where, headers, body, query)
             if status != 401:
                 break
             self._token = None  # too old: FlexMeasures judges a token's age when it is used

@@ -209,8 +209,7 @@ class Planner:
         await self.finished(job)
         run.solver_seconds = self._clock() - asked
         span = format_duration(timedelta(seconds=window.end - window.start))
-        query = {"duration": span, "unit": "kW"}
-        answers = await self._all([f"sensors/{sensors[name]}/schedules/{job}" for name in devices], query)
+        answers = await self._schedules(job, [sensors[name] for name in devices], span)
         found = {name: model.plan_of(answer, window) for name, answer in zip(devices, answers, strict=True)}
         gone = {name: () for name in settings.resources if name not in found}
         self._plans.replace_all({**found, **gone})
@@ -270,6 +269,18 @@ class Planner:
         if status != 200:
             raise AnswerError(f"FlexMeasures answered {path} with {status}: {_said(answer)}")
         return answer
+
+    async def _schedules(self, job: str, sensors: Sequence[int], span: str) -> list[Any]:
+        """What a job has planned for each sensor: from our plugin in one answer, else from FlexMeasures one by one."""
+        query = {"sensors": ",".join(map(str, sensors))}
+        status, answer = await self._flexmeasures.ask("GET", f"/cariflex/v1/schedules/{job}", query=query)
+        if status == 404:
+            paths = [f"sensors/{sensor}/schedules/{job}" for sensor in sensors]
+            return list(await self._all(paths, {"duration": span, "unit": "kW"}))
+        schedules = answer.get("schedules")
+        if status != 200 or not isinstance(schedules, dict):
+            raise AnswerError(f"FlexMeasures answered the question for the schedules with {status}: {_said(answer)}")
+        return [schedules.get(str(sensor)) for sensor in sensors]
 
     async def _all(self, paths: Sequence[str], query: Mapping[str, str]) -> list[dict[str, Any]]:
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
