@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .http_api import Answer, ApiError, HttpApi, redirected
+from .phpipam_plan import CODE_LENGTH
 
 # phpIPAM waits 30 s for its own lock before it gives up.
 TIMEOUT = 45
-# The longest app code that phpIPAM keeps.
-CODE_LENGTH = 32
 # What a lookup without a hit answers; the texts differ by language and version.
 _NOTHING = 404
 

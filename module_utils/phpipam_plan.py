@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from .problem import Problem, one_of, shown
@@ -17,6 +18,7 @@ from .problem import Problem, one_of, shown
 MatchBy = Literal["ip", "hostname"]
 Purge = Literal["none", "managed", "all"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CUSTOM = "custom_"
 NESTED = "custom_fields"  # where apps with nested custom fields have them
@@ -24,6 +26,8 @@ USED = 2  # phpIPAM's tag for an address of which nothing else is said
 MOST_OF_A_RANGE = 4096
 # What phpIPAM's columns take; longer texts are an error of its database.
 LENGTHS = {"description": 64, "hostname": 255, "owner": 128}
+# The longest app code that it keeps.
+CODE_LENGTH = 32
 _MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
 
 
@@ -109,12 +113,19 @@ def _flag(value: object) -> bool:
     return str(value) in ("1", "True")
 
 
+@lru_cache(maxsize=1 << 14)  # the same few thousand are looked at several times in one run
+def _address(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1 << 14)
 def canonical(text: str) -> str:
     """An address as phpIPAM keeps it; the text itself where it is none."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return text
+    address = _address(text)
+    return text if address is None else str(address)
 
 
 def canonical_mac(text: str) -> str:
@@ -225,9 +236,8 @@ def _place_problems(entry: Mapping[str, Any], network: Network, where: str) -> I
         return
     text = str(entry[given[0]])
     parts = text.split("-") if given == ["range"] else [text]
-    try:
-        ends = [ipaddress.ip_address(part.strip()) for part in parts]
-    except ValueError:
+    ends = [end for part in parts if (end := _address(part.strip())) is not None]
+    if len(ends) != len(parts):
         ends = []
     if len(ends) != (2 if given == ["range"] else 1):
         what, fix = (
@@ -246,7 +256,7 @@ def _place_problems(entry: Mapping[str, Any], network: Network, where: str) -> I
         yield Problem(f"{where}.range", text, "ends before it begins, or is too long", fix)
 
 
-def _is_reserved(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: Network) -> bool:
+def _is_reserved(address: Address, network: Network) -> bool:
     if network.version == 6 or network.prefixlen >= 31:
         return False
     return address in (network.network_address, network.broadcast_address)
@@ -291,15 +301,15 @@ def plan(
         managed_by: the marker.
     """
     kept, delete, update, create = set(), [], [], []
-    unchanged = 0
+    unchanged, there = 0, _Index(rows, match_by)
     for one in desired:
-        row = _match(rows, one, match_by)
+        row = there.match(one)
         if row is None:
             create.append(one)
         elif row.ip != one.ip:  # an address cannot be changed: another row takes its place, with all it had
             delete.append(row)
             kept.add(row.id)
-            nameless = _nameless(rows, one.ip)
+            nameless = there.nameless.get(one.ip)
             if nameless is None:
                 create.append(_moved(row, one))
             else:
@@ -326,14 +336,17 @@ def conflicts(
 ) -> Iterator[Problem]:
     """Why no plan can be made: more than one row could be meant, or something else has the address."""
     by_ip: dict[str, list[Row]] = defaultdict(list)
+    by_hostname: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         by_ip[row.ip].append(row)
-    matched = [(_match(rows, one, match_by), one) for one in desired]
+        by_hostname[row.hostname].append(row.ip)
+    there = _Index(rows, match_by)
+    matched = [(there.match(one), one) for one in desired]
     leaving = {row.id for row, one in matched if row is not None and row.ip != one.ip}
     names = {one.hostname for one in desired}
     for one in desired:
         if match_by == "hostname":
-            same = [row.ip for row in rows if row.hostname == one.hostname]
+            same = by_hostname.get(one.hostname or "", [])
             if len(same) > 1:
                 fix = "delete all but one of them"
                 yield Problem("addresses", one.hostname, f"is the hostname of {', '.join(sorted(same))}", fix)
@@ -382,17 +395,30 @@ def merged(row: Row, one: Wanted) -> Row:
 
 def _moved(row: Row, one: Wanted) -> Wanted:
     after = merged(row, one)
-    return Wanted(one.ip, **{name: getattr(after, name) for name in FIELDS}, custom=after.custom)
+    # with what is to be cleared: the row at the new address may have it
+    custom = {**row.custom, **one.custom}
+    return Wanted(one.ip, **{name: getattr(after, name) for name in FIELDS}, custom=custom)
 
 
-def _match(rows: Sequence[Row], one: Wanted, match_by: MatchBy) -> Row | None:
-    found = next((row for row in rows if getattr(row, match_by) == getattr(one, match_by)), None)
-    return found or _nameless(rows, one.ip)
+class _Index:
+    """The rows of a subnet by what they are recognized by; of several alike the first.
 
+    Attributes:
+        nameless: address -> the row of it that has no hostname: it belongs to nobody else.
+    """
 
-def _nameless(rows: Sequence[Row], ip: str) -> Row | None:
-    """The row of an address, when it has no hostname: then it belongs to nobody else."""
-    return next((row for row in rows if row.ip == ip and not row.hostname), None)
+    def __init__(self, rows: Sequence[Row], match_by: MatchBy) -> None:
+        self._match_by: MatchBy = match_by
+        self._rows: dict[str, Row] = {}
+        self.nameless: dict[str, Row] = {}
+        for row in rows:
+            self._rows.setdefault(getattr(row, match_by), row)
+            if not row.hostname:
+                self.nameless.setdefault(row.ip, row)
+
+    def match(self, one: Wanted) -> Row | None:
+        """The row that is meant."""
+        return self._rows.get(getattr(one, self._match_by)) or self.nameless.get(one.ip)
 
 
 def _is_purged(row: Row, purge: Purge, managed_by: str | None) -> bool:

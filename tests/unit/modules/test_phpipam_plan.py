@@ -245,3 +245,13 @@ def test_a_new_address_is_used_unless_something_else_is_said() -> None:
         "ip": "192.168.240.5",
         "custom_fields": {"custom_a": "x"},
     }
+
+
+def test_an_address_that_moves_onto_a_nameless_row_clears_what_is_to_be_empty_there() -> None:
+    before = [
+        Row(1, "192.168.240.1", "a", custom={"custom_b": "kept"}),
+        Row(2, "192.168.240.4", custom={"custom_a": "x"}),
+    ]
+    desired = [Wanted("192.168.240.4", "a", custom={"custom_a": ""})]
+    (after,) = apply(before, plan(before, desired, match_by="hostname"))
+    assert (after.hostname, after.custom) == ("a", {"custom_b": "kept"})
