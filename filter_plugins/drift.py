@@ -13,7 +13,7 @@ _MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
 if _MODULE_UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_MODULE_UTILS)
 
-from ansible.module_utils.drift_rules import docker_drift, drift_lines, topology_drift  # noqa: E402 - see above
+from ansible.module_utils import drift_rules  # noqa: E402 - see above
 
 
 class FilterModule:
@@ -21,4 +21,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name -> filter."""
-        return {"docker_drift": docker_drift, "topology_drift": topology_drift, "drift_lines": drift_lines}
+        names = ("docker_drift", "topology_drift", "ipam_drift", "firewall_drift", "drift_lines")
+        return {name: getattr(drift_rules, name) for name in names}

@@ -1,6 +1,6 @@
 # Copyright: Cariflex EMS contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What Docker has and FlexMeasures answered against what is declared: one line a difference."""
+"""What Docker, FlexMeasures, phpIPAM and the firewall have against what is declared: one line a difference."""
 
 from __future__ import annotations
 
@@ -64,6 +64,36 @@ def topology_drift(changes: Iterable[Mapping[str, Any]]) -> list[Difference]:
     ]
 
 
+def ipam_drift(results: Iterable[Mapping[str, Any]]) -> list[Difference]:
+    """Tell what phpIPAM lacks, has otherwise, or has of ours and should not.
+
+    Args:
+        results: what `phpipam_subnet` would change, a result a subnet; failed ones are left out.
+    """
+    found: list[Difference] = []
+    for result in results:
+        diff = result.get("diff") or {}
+        before, after = diff.get("before") or {}, diff.get("after") or {}
+        changed = [*after, *(key for key in before if key not in after)]
+        whole = [key for key in changed if "/" in key and key not in before]
+        # of a subnet that is missing as a whole, its addresses are no news
+        for key in whole or changed:
+            declared = _told(after[key]) if key in after else "none"
+            found.append(_difference(f"phpIPAM {key}", declared, _told(before[key]) if key in before else "missing"))
+    return found
+
+
+def firewall_drift(diff: Mapping[str, str]) -> list[Difference]:
+    """Tell which rules and policies of the firewall are missing, or ours and not declared.
+
+    Args:
+        diff: what `ufw_state` would change, as texts of a line a rule.
+    """
+    before, after = (str(diff.get(name) or "").splitlines() for name in ("before", "after"))
+    missing = [_difference("firewall", line, "missing") for line in after if line not in before]
+    return missing + [_difference("firewall", "none", line) for line in before if line not in after]
+
+
 def drift_lines(differences: Sequence[Difference]) -> list[str]:
     """Write each difference as a line."""
     return [f"{one['where']}: declared {one['declared']}, found {one['found']}" for one in differences]
@@ -115,6 +145,11 @@ def _difference(where: str, declared: str, found: str) -> Difference:
 
 def _fields(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in fields.items()) or "nothing"
+
+
+def _told(fields: Mapping[str, Any]) -> str:
+    """Fields of phpIPAM without the address itself, which stands beside them."""
+    return _fields({name: value for name, value in fields.items() if name != "ip"})
 
 
 def _yes(value: object) -> str:

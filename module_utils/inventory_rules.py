@@ -16,6 +16,7 @@ from typing import Any
 
 from .backup_rules import backup_problems
 from .guard_rules import firewall_problems, wireguard_problems
+from .ipam_rules import ipam_problems
 from .problem import Problem, closest, one_of, shown
 from .topology_rules import combined, override_problems, topology_problems
 
@@ -343,6 +344,7 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     problems += firewall_problems(defaults | dict(inventory.effective))
     problems += wireguard_problems(defaults | dict(inventory.effective))
     problems += backup_problems(defaults | dict(inventory.effective))
+    problems += ipam_problems(defaults | dict(inventory.effective))
     problems += secret_problems(leaves, policy)
     problems += override_problems(inventory.topology_declared, inventory.topology_overrides)
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from ansible.module_utils.drift_rules import docker_drift, drift_lines, topology_drift
+from ansible.module_utils.drift_rules import docker_drift, drift_lines, firewall_drift, ipam_drift, topology_drift
 
 NETWORKS = {"inside": {"subnet": "192.168.240.0/24", "internal": False}}
 CONTAINERS = {"vtn": {"networks": {"inside": "192.168.240.10"}}, "db": {"networks": {"inside": None}}}
@@ -81,3 +81,33 @@ def test_what_flexmeasures_lacks_or_has_otherwise() -> None:
         "FlexMeasures sensors.a: declared id = 7, unit = kW, found missing",
         "FlexMeasures sensors.b: declared name = b, found name = x",
     ]
+
+
+def test_phpipam_that_is_as_declared_is_no_drift() -> None:
+    assert ipam_drift([{"diff": {"before": {}, "after": {}}}, {}]) == []
+
+
+def test_each_address_of_phpipam_that_differs_is_one_line() -> None:
+    before = {"10.0.0.2": {"mac": "00:00:00:00:00:02"}, "10.0.0.9": {"ip": "10.0.0.9", "hostname": "gone"}}
+    after = {"10.0.0.2": {"mac": "00:00:00:00:00:03"}, "10.0.0.3": {"ip": "10.0.0.3", "hostname": "web"}}
+    assert drift_lines(ipam_drift([{"diff": {"before": before, "after": after}}])) == [
+        "phpIPAM 10.0.0.2: declared mac = 00:00:00:00:00:03, found mac = 00:00:00:00:00:02",
+        "phpIPAM 10.0.0.3: declared hostname = web, found missing",
+        "phpIPAM 10.0.0.9: declared none, found hostname = gone",
+    ]
+
+
+def test_a_subnet_that_phpipam_lacks_is_one_line_without_its_addresses() -> None:
+    after = {"10.0.0.0/24": {"description": "devices"}, "10.0.0.1": {"hostname": "gateway"}}
+    assert drift_lines(ipam_drift([{"diff": {"before": {}, "after": after}}])) == [
+        "phpIPAM 10.0.0.0/24: declared description = devices, found missing"
+    ]
+
+
+def test_each_rule_of_the_firewall_that_differs_is_one_line() -> None:
+    diff = {"before": "active: yes\nallow 80/tcp\nallow 8080\n", "after": "active: yes\nallow 80/tcp\nallow 443/tcp\n"}
+    assert drift_lines(firewall_drift(diff)) == [
+        "firewall: declared allow 443/tcp, found missing",
+        "firewall: declared none, found allow 8080",
+    ]
+    assert firewall_drift({}) == []
