@@ -283,7 +283,7 @@ class FlexMeasuresApi(HttpApi):
             *self._unit_problems(changes, state.entities),
         ]
         if problems:
-            told_problems = (replace_path(problem, f"topology.{problem.variable}") for problem in problems)
+            told_problems = (problem._replace(variable=f"topology.{problem.variable}") for problem in problems)
             raise _refused("FlexMeasures cannot take the topology as it is", told_problems)
         ids: dict[str, int] = {}
         if changes and not dry_run:
@@ -535,11 +535,6 @@ def _refused_half_way(problems: list[Problem]) -> FlexMeasuresError:
     return FlexMeasuresError(
         f"FlexMeasures did not do as declared; what had been written before stands:\n{listing(problems)}", 0, problems
     )
-
-
-def replace_path(problem: Problem, variable: str) -> Problem:
-    """The same problem of another variable."""
-    return problem._replace(variable=variable)
 
 
 def _flat(told: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ansible.module_utils.basic import AnsibleModule
 
 from .flexmeasures_client import FlexMeasuresApi, FlexMeasuresClient, FlexMeasuresError, PluginMissingError, Wish
-from .flexmeasures_plan import Key, State, naive_times
+from .flexmeasures_plan import State, naive_times
 from .http_api import ApiError
 from .problem import Problem, headline, listing, one_of, shown
 from .topology_rules import topology_problems
@@ -60,7 +60,9 @@ class FlexMeasures:
             try:
                 return self._plugin.state(account, data=data)
             except PluginMissingError:
-                self._go_by_api()
+                if self._api is None:
+                    raise
+                self.through = "api"
         return self._own().state(account, data=data)
 
     def declare(self, wish: Wish, *, dry_run: bool) -> dict[str, Any]:
@@ -69,13 +71,10 @@ class FlexMeasures:
             try:
                 return self._plugin.declare(wish, dry_run=dry_run)
             except PluginMissingError:
-                self._go_by_api()
+                if self._api is None:
+                    raise
+                self.through = "api"
         return self._own().declare(wish, dry_run=dry_run)
-
-    def _go_by_api(self) -> None:
-        if self._api is None:
-            raise
-        self.through = "api"
 
     def _own(self) -> FlexMeasuresApi:
         if self._api is None:
@@ -184,8 +183,3 @@ def as_options(error: FlexMeasuresError, kind: str, name: str, subject: str) -> 
 def unknown_asset(option: str, name: str, state: State) -> Problem:
     """The problem with an asset that is not there."""
     return Problem(option, shown(name), "names no asset of the account", one_of(name, state.of("assets")))
-
-
-def key_of(kind: str, key: str | int) -> Key:
-    """The key of an entity."""
-    return kind, key

@@ -3,6 +3,7 @@
 Images come from CARIFLEX_TEST_FLEXMEASURES_IMAGE, CARIFLEX_TEST_POSTGRES_IMAGE and CARIFLEX_TEST_REDIS_IMAGE.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -161,7 +162,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     missing = [variable for variable in IMAGES.values() if not os.environ.get(variable)]
     if missing:
         pytest.skip(f"no image to test: set {', '.join(missing)}")
-    made = Stack(f"fmtest-{secrets.token_hex(4)}", tmp_path_factory.mktemp("flexmeasures"))
+    with running(tmp_path_factory.mktemp("flexmeasures")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """A FlexMeasures with its files in a folder; removed afterwards."""
+    made = Stack(f"fmtest-{secrets.token_hex(4)}", folder)
     made.folder.joinpath("secrets").mkdir()
     for name, value in SECRETS.items():
         made.folder.joinpath("secrets", name).write_text(value + "\n")
