@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cariflex_backup import settings as settings_file
-from cariflex_backup.archive import Archive, archive_at, archives, check_sum, unpacked
+from cariflex_backup.archive import Archive, archive_at, archives, check_sum, read_manifest, unpacked
+from cariflex_backup.drill import drill as drill_folder
 from cariflex_backup.errors import BackupError
-from cariflex_backup.making import locked, make
+from cariflex_backup.making import clean, locked, make, terminable
 from cariflex_backup.pruning import planned, prune
+from cariflex_backup.restore import Order, parts_named
+from cariflex_backup.restore import restore as restore_archive
 from cariflex_backup.retention import Policy
 from cariflex_backup.settings import Settings
 
@@ -71,7 +74,7 @@ def verify(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
     """Compare an archive with its checksum and, where it can be read, everything in it."""
     archive = chosen(settings, given.archive)
     check_sum(archive)
-    identity = sys.stdin.read() if given.identity_on_stdin else ""
+    identity = _identity(given)
     if archive.encrypted and not identity:
         return {"archive": archive.path, "checksum": "good", "contents": "not read: encrypted"}
     with locked(settings.root), unpacked(archive, settings.root, identity):
@@ -84,6 +87,34 @@ def prune_(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
         with locked(settings.root):
             return {"removed": [one.path.name for one in prune(settings.root, _policy(settings))]}
     return {"would remove": [one.path.name for one, why in planned(settings.root, _policy(settings)) if not why]}
+
+
+def restore(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Restore an archive over what this host has."""
+    archive = chosen(settings, given.archive)
+    order = Order(archive, _identity(given), given.confirm, parts_named(given.parts), given.other_keys)
+    return restore_archive(settings, order)
+
+
+def drill(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Restore an archive into throwaway containers; without one, a backup that is made for it."""
+    told: dict[str, Any] = {}
+    if given.archive or given.identity_on_stdin:
+        archive = chosen(settings, given.archive)
+        with terminable("Nothing of the EMS was touched."), locked(settings.root):
+            clean(settings.root)
+            if archive.sum_path.is_file():
+                check_sum(archive)
+            with unpacked(archive, settings.root, _identity(given)) as folder:
+                return drill_folder(settings, folder, read_manifest(folder / "manifest.json"))
+    # the host cannot read its archives: what it tries is the folder that it has just made one of
+    make(settings, (lambda folder, manifest: told.update(drill_folder(settings, folder, manifest)),))
+    prune(settings.root, _policy(settings))
+    return told
+
+
+def _identity(given: argparse.Namespace) -> str:
+    return sys.stdin.read() if given.identity_on_stdin else ""
 
 
 def chosen(settings: Settings, name: str) -> Archive:
@@ -136,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("run", run)
     verb("list", list_)
     of_archive(verb("verify", verify))
+    restoring = verb("restore", restore)
+    of_archive(restoring)
+    restoring.add_argument("--confirm", default="", metavar="ENVIRONMENT", help="overwrite the data of this host")
+    restoring.add_argument("--parts", default="", help="restore these alone, with commas between them")
+    restoring.add_argument("--other-keys", action="store_true", help="also where keys differ from the archive's")
+    of_archive(verb("drill", drill))
     verb("prune", prune_).add_argument("--apply", action="store_true", help="remove it")
     return parser
 

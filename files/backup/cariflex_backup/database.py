@@ -109,11 +109,13 @@ class Server:
         """Dump one database, with the fingerprint of the very same state.
 
         Returns:
-            `bytes` and `seconds` of the dump, `lsn` and what `fingerprint` gives.
+            `bytes` and `seconds` of the dump, `size` of the database on the disk, `lsn`, and what `fingerprint` gives.
         """
         began = time.monotonic()
         with self.session(database) as session:
-            snapshot, lsn = session.ask("SELECT pg_export_snapshot() || ' ' || pg_current_wal_lsn();").split()
+            snapshot, lsn, size = session.ask(
+                "SELECT pg_export_snapshot(), pg_current_wal_lsn(), pg_database_size(current_database());"
+            ).split("|")
             arguments, password = self.command(
                 ["pg_dump", "--format=custom", "--compress=zstd:3", f"--snapshot={snapshot}", database]
             )
@@ -133,8 +135,8 @@ class Server:
                     dumping.wait()
         if dumping.returncode:
             raise failed(arguments, dumping.returncode, stderr, f"dumping the database {database}")
-        facts = {"bytes": target.stat().st_size, "seconds": round(time.monotonic() - began, 1), "lsn": lsn}
-        return facts | found
+        seconds = round(time.monotonic() - began, 1)
+        return {"bytes": target.stat().st_size, "size": int(size), "seconds": seconds, "lsn": lsn} | found
 
     def fingerprint(self, database: str) -> dict[str, Any]:
         """`migration_heads` and `tables`: of each its rows and a hash that does not depend on their order."""

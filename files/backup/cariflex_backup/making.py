@@ -60,7 +60,7 @@ def make(settings: Settings, followers: tuple[Follower, ...] = ()) -> tuple[Arch
             follower failed: then the archive is there, and so are those of the other followers.
     """
     settings.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _terminable(), locked(settings.root):
+    with terminable("Nothing was kept of this backup."), locked(settings.root):
         clean(settings.root)
         server = reader(settings)
         server.end_sessions()
@@ -177,19 +177,25 @@ def _free_stamp(root: Path) -> datetime:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Work with low priority, and let SIGTERM, as systemd sends it, end a run as an error does: with all cleaned up."""
+def terminable(state: str, *, nice: bool = True) -> Iterator[None]:
+    """Let SIGTERM, as systemd sends it, end a run as an error does: with all cleaned up.
+
+    Args:
+        state: what is to be said of it then.
+        nice: work with low priority.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for one in before:
             signal.signal(one, signal.SIG_IGN)  # once is enough
-        raise BackupError(f"It was stopped ({signal.Signals(number).name}). Nothing was kept of this backup.")
+        raise BackupError(f"It was stopped ({signal.Signals(number).name}). {state}")
 
     before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        os.nice(10)
-        with suppress(BackupError):  # a kernel may not know such priorities
-            run_command(["ionice", "--class", "3", "--pid", str(os.getpid())])
+        if nice:
+            os.nice(10)
+            with suppress(BackupError):  # a kernel may not know such priorities
+                run_command(["ionice", "--class", "3", "--pid", str(os.getpid())])
         yield
     finally:
         for one, handler in before.items():

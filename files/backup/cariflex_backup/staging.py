@@ -153,7 +153,7 @@ def copied(path: Path, target: Path) -> bool:
         return False
     place = target / path.relative_to(path.anchor)
     place.parent.mkdir(parents=True, exist_ok=True)
-    _copy_tree(path, place)
+    copy_tree(path, place)
     return True
 
 
@@ -165,11 +165,12 @@ def volume_copied(volume: str, target: Path) -> bool:
     mountpoint = run(["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", volume]).decode().strip()
     place = target / "volumes" / volume
     place.parent.mkdir(exist_ok=True)
-    _copy_tree(Path(mountpoint), place)
+    copy_tree(Path(mountpoint), place)
     return True
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a file or folder with owners and modes."""
     if source.is_symlink() or source.is_file():
         _copy_file(source, target)
         return
@@ -178,7 +179,7 @@ def _copy_tree(source: Path, target: Path) -> None:
         if child.is_symlink() or child.is_file():
             _copy_file(child, target / child.name)
         elif child.is_dir():
-            _copy_tree(child, target / child.name)
+            copy_tree(child, target / child.name)
     _keep_owner(source, target)
 
 
