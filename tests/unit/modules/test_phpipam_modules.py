@@ -430,3 +430,18 @@ def test_the_examples_run(phpipam: PhpIpam, run: Run, name: str) -> None:
         del example["url"]
         assert run(name, **example)["failed"] is False
         assert run(name, **example)["changed"] is False
+
+
+def test_the_examples_of_the_documentation_do_what_they_say_and_again_nothing(run: Run, phpipam: PhpIpam) -> None:
+    for again in (False, True):
+        phpipam.requests.clear()
+        for name in ("phpipam_subnet", "phpipam_address", "phpipam_info"):
+            for task in yaml.safe_load(load(ROOT / f"library/{name}.py").EXAMPLES):
+                example = {k: v for k, v in task[name].items() if k not in ("url", "app_id", "app_code")}
+                result = run(name, **example)
+                assert not result["failed"], result
+        assert bool(writes(phpipam)) is not again
+    named = {row["hostname"]: row["ip"] for row in phpipam.addresses.values() if row["hostname"]}
+    assert named["openadr-vtn"] == "192.168.240.10"
+    assert named["battery-gateway"] == "192.168.240.2"
+    assert named["flexmeasures-server"] == "172.29.0.3"
