@@ -89,9 +89,21 @@ def firewall_drift(diff: Mapping[str, str]) -> list[Difference]:
     Args:
         diff: what `ufw_state` would change, as texts of a line a rule.
     """
-    before, after = (str(diff.get(name) or "").splitlines() for name in ("before", "after"))
-    missing = [_difference("firewall", line, "missing") for line in after if line not in before]
-    return missing + [_difference("firewall", "none", line) for line in before if line not in after]
+    before, after = (
+        {_subject(line): line for line in str(diff.get(name) or "").splitlines()} for name in ("before", "after")
+    )
+    return [
+        _difference("firewall", after.get(subject, "none"), before.get(subject, "missing"))
+        for subject in {**after, **before}
+        if after.get(subject) != before.get(subject)
+    ]
+
+
+def _subject(line: str) -> str:
+    """What a line of the firewall is about: whether it is on, a direction's policy, or the rule itself."""
+    if line.startswith("active: "):
+        return "active"
+    return "default " + line.split()[-1] if line.startswith("default ") else line
 
 
 def drift_lines(differences: Sequence[Difference]) -> list[str]:

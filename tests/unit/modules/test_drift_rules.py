@@ -105,8 +105,11 @@ def test_a_subnet_that_phpipam_lacks_is_one_line_without_its_addresses() -> None
 
 
 def test_each_rule_of_the_firewall_that_differs_is_one_line() -> None:
-    diff = {"before": "active: yes\nallow 80/tcp\nallow 8080\n", "after": "active: yes\nallow 80/tcp\nallow 443/tcp\n"}
-    assert drift_lines(firewall_drift(diff)) == [
+    before = "active: no\ndefault allow incoming\nallow 80/tcp\nallow 8080\n"
+    after = "active: yes\ndefault deny incoming\nallow 80/tcp\nallow 443/tcp\n"
+    assert drift_lines(firewall_drift({"before": before, "after": after})) == [
+        "firewall: declared active: yes, found active: no",
+        "firewall: declared default deny incoming, found default allow incoming",
         "firewall: declared allow 443/tcp, found missing",
         "firewall: declared none, found allow 8080",
     ]

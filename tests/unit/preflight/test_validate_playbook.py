@@ -126,6 +126,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         network("openadr-internal", "192.168.240.0"),
         ['topology.networks.openadr-internal.subnet = "192.168.240.0"', "no subnet in CIDR form", "192.168.240.0/24"],
     ),
+    "phpIPAM without a way in": (
+        {"phpipam_url": "https://ipam.example.org"},
+        ["vault_phpipam_app_code", "is not set, and phpipam_url is", "phpIPAM > Administration > API"],
+    ),
     "overlap": (
         network("flexmeasures-internal", "172.29.3.0/24"),
         [
