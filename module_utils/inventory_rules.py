@@ -18,7 +18,7 @@ from .backup_rules import backup_problems
 from .guard_rules import firewall_problems, wireguard_problems
 from .ipam_rules import ipam_problems
 from .problem import Problem, closest, one_of, shown
-from .topology_rules import combined, override_problems, topology_problems
+from .topology_rules import combined, override_problems, simulation_problems, topology_problems
 
 Spec = Mapping[str, Any]  # one option of an argument spec: type, elements, choices, options, required, default, no_log
 
@@ -350,4 +350,5 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):
         topology = combined(inventory.topology_declared, inventory.topology_overrides)
         problems += topology_problems(topology, policy.units_allowed)
+        problems += simulation_problems(topology, inventory.effective.get("ems_environment"))
     return problems

@@ -187,6 +187,17 @@ _vtn_id = _matching(
 )
 
 
+_WEATHER = {"irradiance": "W/m²", "temperature": "°C", "wind_speed": "m/s"}
+
+
+def _weather_quantity(value: object) -> Fault | None:
+    return None if value in _WEATHER else ("is nothing that Open-Meteo is asked for", one_of(str(value), _WEATHER))
+
+
+def _simulated_kind(value: object) -> Fault | None:
+    return None if value in ("battery", "ev") else ("is no kind of device", "write battery or ev")
+
+
 def _moment_of(value: object) -> datetime.datetime | None:
     if isinstance(value, datetime.datetime):
         return value
@@ -254,6 +265,25 @@ _schedules = Record(
     },
 )
 
+_price = _number(-10_000, 10_000, "EUR/MWh")
+_simulated_pv = Record(
+    required={"peak_kw": _number(0.001, 1e5, "kW")},
+    optional={"tilt": _number(0, 90, "degrees from the horizontal"), "azimuth": _number(0, 359, "degrees from north")},
+)
+_simulated_storage = Record({"kind": _simulated_kind, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy})
+_feeds = Record(
+    optional={
+        "weather": Each(_name, name=_weather_quantity),
+        "production_tariff": Record(
+            required={"sensor": _name}, optional={"daily": Each(_price, name=_clock), "file": _text}
+        ),
+        "simulated": Record(
+            required={"pv": Each(_simulated_pv, name=_name), "storages": Each(_simulated_storage, name=_name)},
+            optional={"history": _duration, "seed": _integer(0)},
+        ),
+    },
+)
+
 
 def _schema(units_allowed: Collection[str]) -> Record:
     return Record(
@@ -306,7 +336,7 @@ def _schema(units_allowed: Collection[str]) -> Record:
                 name=_name,
             ),
         },
-        optional={"asset_types": Each(_text, name=_name), "schedules": _schedules},
+        optional={"asset_types": Each(_text, name=_name), "schedules": _schedules, "feeds": _feeds},
     )
 
 
@@ -619,6 +649,56 @@ def _schedule_problems(topology: object) -> Iterator[Problem]:
             )
 
 
+def _feed_problems(topology: object) -> Iterator[Problem]:
+    sensors, feeds = _records(topology, "sensors"), _section(topology, "feeds")
+    path = "topology.feeds"
+    named: list[tuple[str, object, str | None]] = [
+        (f"{path}.weather.{quantity}", name, _WEATHER.get(str(quantity)))
+        for quantity, name in _mapping(feeds.get("weather")).items()
+    ]
+    tariff = _mapping(feeds.get("production_tariff"))
+    if tariff:
+        named.append((f"{path}.production_tariff.sensor", tariff.get("sensor"), "EUR/MWh"))
+        if ("daily" in tariff) == ("file" in tariff):
+            fault = "has both daily and file" if "daily" in tariff else "has neither daily nor file"
+            yield Problem(f"{path}.production_tariff", None, fault, "give one of the two")
+        daily = _mapping(tariff.get("daily"))
+        if daily and "00:00" not in daily:
+            yield Problem(f"{path}.production_tariff.daily", None, "says nothing of 00:00", "begin with '00:00'")
+    simulated = _mapping(feeds.get("simulated"))
+    for kind, unit in (("pv", "kW"), ("storages", "kWh")):
+        named += [(f"{path}.simulated.{kind}.{name}", name, unit) for name in _mapping(simulated.get(kind))]
+    for name, storage in _mapping(simulated.get("storages")).items():
+        low, high = _mapping(storage).get("min_kw"), _mapping(storage).get("max_kw")
+        if _is_number(low) and _is_number(high) and low >= high:  # type: ignore[operator]
+            where = f"{path}.simulated.storages.{name}.min_kw"
+            yield Problem(where, shown(low), f"is not below max_kw, {shown(high)}", "write the lower limit in min_kw")
+    told = {resource.get("sensor") for resource in _records(topology, "s2_resources").values()}
+    for name in _mapping(simulated.get("storages")):
+        if name in told:
+            where = f"{path}.simulated.storages.{name}"
+            yield Problem(where, None, "is the state of an S2 resource, which the CEM tells", "remove it here")
+    for where, name, unit in named:
+        yield from _missing(where, name, sensors, "sensor")
+        found = sensors[name].get("unit") if isinstance(name, str) and name in sensors else unit
+        if unit is not None and found != unit:
+            yield Problem(where, shown(name), f"is in {found}", f"name a sensor in {unit}")
+    if feeds and "cariflex-feeds" not in _records(topology, "containers"):
+        fix = "declare it, or remove topology.feeds with null"
+        yield Problem("topology.containers.cariflex-feeds", None, "is missing, and topology.feeds needs it", fix)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def simulation_problems(topology: object, environment: object) -> Iterator[Problem]:
+    """Simulated data in an environment that is not dev."""
+    if environment != "dev" and _mapping(_section(topology, "feeds").get("simulated")):
+        fault = f"is for dev; the environment {environment} never gets simulated data"
+        yield Problem("topology.feeds.simulated", None, fault, "remove it")
+
+
 def topology_problems(topology: object, units_allowed: Collection[str] = ()) -> list[Problem]:
     """Every problem of a topology; an empty list when it is fit to be deployed.
 
@@ -629,7 +709,7 @@ def topology_problems(topology: object, units_allowed: Collection[str] = ()) -> 
     shape = list(shape_problems(topology, _schema(units_allowed), "topology"))
     rules = (
         *(_network_problems, _container_problems, _domain_problems, _asset_problems),
-        *(_sensor_problems, _openadr_problems, _s2_problems, _schedule_problems),
+        *(_sensor_problems, _openadr_problems, _s2_problems, _schedule_problems, _feed_problems),
     )
     return shape + [problem for rule in rules for problem in rule(topology)]
 

@@ -34,7 +34,8 @@ def is_ours(path: Path) -> bool:
 
 def python() -> Path:
     """The interpreter of the services' environment, which is made or brought up to date when it has to be."""
-    sources = (REQUIREMENTS, ROOT / "files/services/constraints.txt", ROOT / "files/services/pyproject.toml")
+    folder = ROOT / "files/services"
+    sources = (REQUIREMENTS, *sorted(folder.glob("*constraints.txt")), folder / "pyproject.toml")
     made_from = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     stamp, interpreter = ENVIRONMENT / "made-from", ENVIRONMENT / "bin/python"
     ENVIRONMENT.parent.mkdir(exist_ok=True)

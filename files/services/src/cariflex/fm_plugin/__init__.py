@@ -55,6 +55,13 @@ def withdraw_values() -> ResponseReturnValue:
     return view()
 
 
+def store_values() -> ResponseReturnValue:
+    """Store values of a source that is named."""
+    from cariflex.fm_plugin.values import view
+
+    return view()
+
+
 def store_observations() -> ResponseReturnValue:
     """Keep what the VEN and the CEM have observed."""
     from cariflex.fm_plugin.observations import view
@@ -75,4 +82,5 @@ blueprint.add_url_rule("/cariflex/v1/topology", view_func=declare_topology, meth
 blueprint.add_url_rule("/cariflex/v1/topology", view_func=read_topology, methods=["GET"])
 blueprint.add_url_rule("/cariflex/v1/withdraw", view_func=withdraw_values, methods=["POST"])
 blueprint.add_url_rule("/cariflex/v1/schedules/<job_id>", view_func=read_schedules, methods=["GET"])
+blueprint.add_url_rule("/cariflex/v1/values", view_func=store_values, methods=["POST"])
 blueprint.add_url_rule("/cariflex/v1/observations", view_func=store_observations, methods=["POST"])

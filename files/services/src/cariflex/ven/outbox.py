@@ -88,6 +88,10 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         ) STRICT
         """,
     ),
+    (
+        # whose values they are, where they are not the VEN's own: the name of a data source in FlexMeasures
+        "ALTER TABLE post ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 
@@ -97,12 +101,13 @@ class OutboxError(Exception):
 
 @dataclass(frozen=True)
 class Destination:
-    """The sensor of a signal; `resolution` in seconds."""
+    """The sensor of a signal; `resolution` in seconds. `source` names the data source, empty: the VEN itself."""
 
     sensor: int
     unit: str
     resolution: int
     neutral: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class Post:
     belief: int
     attempts: int
     aside: bool
+    source: str = ""
 
     @property
     def withdraws(self) -> bool:
@@ -414,7 +420,7 @@ class Outbox:
         start, values = cells
         self._connection.execute(
             'INSERT INTO post (event_id, modification_number, sensor, unit, start, resolution, "values", belief,'
-            " created, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " created, due, source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 origin,
                 modification_number,
@@ -426,6 +432,7 @@ class Outbox:
                 belief,
                 now,
                 now,
+                destination.source,
             ),
         )
 
@@ -457,8 +464,13 @@ class Outbox:
             for start, end, value in json.loads(row["stretches"])
         ]
 
-    def queue(self, origin: str, destination: Destination, start: int, values: tuple[float, ...]) -> None:
-        """Queue values that come from no event; `start` in seconds since 1970, `origin` is for the log.
+    def queue(
+        self, origin: str, destination: Destination, start: int, values: tuple[float, ...], believed: int | None = None
+    ) -> None:
+        """Queue values that come from no event; times in seconds since 1970, `origin` is for the log.
+
+        Args:
+            believed: when they were known, for values of others; else now.
 
         Raises:
             OutboxError: nothing was stored.
@@ -466,7 +478,7 @@ class Outbox:
         try:
             with self._transaction():
                 now = self._clock()
-                belief = self._next_belief(destination.sensor, int(now))
+                belief = self._next_belief(destination.sensor, int(now)) if believed is None else believed
                 self._insert(origin, 0, destination, (start, values), belief, now)
         except sqlite3.Error as error:
             raise OutboxError(f"values could not be stored: {error}") from error
@@ -622,6 +634,7 @@ def _post(row: sqlite3.Row) -> Post:
         belief=row["belief"],
         attempts=row["attempts"],
         aside=bool(row["aside"]),
+        source=row["source"],
     )
 
 

@@ -105,6 +105,9 @@ class Sender:
         if post.withdraws:  # FlexMeasures itself stores no empty value; our plugin there takes ours back
             path = "/cariflex/v1/withdraw"
             body |= {"sensor": post.sensor, "end": _moment(post.start + int(span.total_seconds()))}
+        elif post.source:  # FlexMeasures itself makes whoever sends them the source of values
+            path = "/cariflex/v1/values"
+            body |= {"sensor": post.sensor, "values": post.values, "unit": post.unit, "source": post.source}
         else:
             path = f"/api/v3_0/sensors/{post.sensor}/data"
             body |= {"duration": format_duration(span), "values": post.values, "unit": post.unit}
