@@ -678,11 +678,11 @@ def _feed_problems(topology: object) -> Iterator[Problem]:
         if name in told:
             where = f"{path}.simulated.storages.{name}"
             yield Problem(where, None, "is the state of an S2 resource, which the CEM tells", "remove it here")
-    for where, name, unit in named:
-        yield from _missing(where, name, sensors, "sensor")
-        found = sensors[name].get("unit") if isinstance(name, str) and name in sensors else unit
-        if unit is not None and found != unit:
-            yield Problem(where, shown(name), f"is in {found}", f"name a sensor in {unit}")
+    for where, sensor, wanted in named:
+        yield from _missing(where, sensor, sensors, "sensor")
+        found = sensors[sensor].get("unit") if isinstance(sensor, str) and sensor in sensors else wanted
+        if wanted is not None and found != wanted:
+            yield Problem(where, shown(sensor), f"is in {found}", f"name a sensor in {wanted}")
     if feeds and "cariflex-feeds" not in _records(topology, "containers"):
         fix = "declare it, or remove topology.feeds with null"
         yield Problem("topology.containers.cariflex-feeds", None, "is missing, and topology.feeds needs it", fix)

@@ -51,7 +51,7 @@ def render(environment: str, folder: Path, **variables: Any) -> dict[str, Stack]
     given = {
         **SECRETS,
         "rendered_path": str(folder),
-        "rendered_roles": ["postgres", "redis", "flexmeasures", "openadr", "grafana", "traefik"],
+        "rendered_roles": ["postgres", "redis", "flexmeasures", "openadr", "feeds", "grafana", "traefik"],
         # what needs a host or an engine is left out
         "postgres_docker_available": False,
         "flexmeasures_docker_available": False,

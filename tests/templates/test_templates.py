@@ -16,7 +16,7 @@ from tests.support.stacks import SECRETS, Stack, render
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ["dev", "test", "prod"]
-STACKS = ["flexmeasures", "grafana", "openadr", "postgres", "redis", "traefik"]
+STACKS = ["feeds", "flexmeasures", "grafana", "openadr", "postgres", "redis", "traefik"]
 DOMAINS = {
     "dev": ("cariflex.localhost", "grafana.cariflex.localhost"),
     "test": ("test.cariflex.digitribe.fr", "grafana.test.cariflex.digitribe.fr"),

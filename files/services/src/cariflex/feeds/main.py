@@ -126,7 +126,8 @@ def _simulator(
     return SimulatorJob(
         lambda start, cells: sky.powers(arrays, start, cells),
         lambda start: Fleet(storages, zone, start),
-        {name: one.sensor for name, one in {**simulated.pv, **simulated.storages}.items()},
+        {name: pv.sensor for name, pv in simulated.pv.items()}
+        | {name: one.sensor for name, one in simulated.storages.items()},
         {name: one.live for name, one in simulated.storages.items()},
         outbox,
         progress,
