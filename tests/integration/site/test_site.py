@@ -377,6 +377,26 @@ def test_a_load_control_of_4_hours_arrives_in_sensor_86(deployed: Stage) -> None
     assert len(stored(deployed, 86, start - timedelta(hours=1), 6)) == 16
 
 
+def test_data_flow_by_themselves_a_week_of_history_weather_and_the_tariff(deployed: Stage) -> None:
+    """All 30 device sensors, weather and the price of what is fed in; each value says whose it is."""
+
+    def fed() -> dict[int, tuple[int, str]]:
+        rows = deployed.host.sql(
+            "SELECT sensor_id, count(DISTINCT event_start), string_agg(DISTINCT data_source.name, ',')"
+            " FROM timed_belief JOIN data_source ON data_source.id = source_id"
+            " WHERE sensor_id BETWEEN 41 AND 85 GROUP BY sensor_id"
+        )
+        return {int(sensor): (int(count), names) for sensor, count, names in rows}
+
+    eventually(lambda: {*range(41, 71), 81, 82, 83, 85} <= fed().keys(), 180)
+    found = fed()
+    assert all(found[sensor][0] >= 7 * 288 for sensor in range(41, 71))
+    assert all("simulator" in found[sensor][1] for sensor in range(41, 71))
+    # the test host has no internet
+    assert {found[sensor][1] for sensor in (81, 82, 83)} == {"clear sky, simulated"}
+    assert found[85][0] >= 7 * 24 + 48
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
@@ -611,7 +631,9 @@ def volumes(site: Site) -> set[str]:
 
 def test_stopping_removes_containers_and_keeps_the_data(stopped: Stage) -> None:
     assert stopped.host.inspect() == {}
-    assert {"flexmeasures-db-data", "flexmeasures-redis-data", "openadr-ven-data"} <= volumes(stopped)
+    assert {"flexmeasures-db-data", "flexmeasures-redis-data", "openadr-ven-data", "cariflex-feeds-data"} <= volumes(
+        stopped
+    )
     assert stopped.host.shell("ls /opt/cariflex").split()
 
 
