@@ -710,3 +710,58 @@ def test_a_user_takes_back_what_he_stored_before_and_nothing_else(
     audited = stack.sql("SELECT event FROM asset_audit_log ORDER BY id DESC LIMIT 1")
     assert audited[0][0].startswith(f"Taken back by {VEN}: 3 values")
     stack.sql("DELETE FROM timed_belief WHERE sensor_id = 84")
+
+
+# --- values of others ------------------------------------------------------------------------------------------------
+
+
+def test_values_keep_the_source_that_is_named(
+    stack: Stack, topology: dict[str, Any], passwords: dict[str, str]
+) -> None:
+    """What the feeds do: what Open-Meteo says is not the VEN's, and what is simulated is nobody's measurement."""
+    token = {"Authorization": token_of(stack, passwords[VEN], VEN).json()["auth_token"]}
+
+    def store(headers: dict[str, str], **different: Any) -> requests.Response:
+        body = {
+            "sensor": 81,
+            "start": HOURS[0],
+            "values": [1.0, 2.0],
+            "unit": "W/m²",
+            "prior": "2026-06-01T00:00:00+00:00",
+            "source": "Open-Meteo",
+        }
+        return stack.request("POST", "/cariflex/v1/values", json=body | different, headers=headers)
+
+    def stored() -> list[list[str]]:
+        return stack.sql(
+            "SELECT to_char(event_start AT TIME ZONE 'UTC', 'HH24'), event_value, name, type FROM timed_belief"
+            " JOIN data_source ON data_source.id = source_id WHERE sensor_id = 81 ORDER BY 1, belief_horizon DESC"
+        )
+
+    assert store({}).status_code == 401
+    for wrong in (
+        {"sensor": "81"},
+        {"values": []},
+        {"values": ["1"]},
+        {"unit": "kW"},
+        {"prior": "2026-06-01"},
+        {"source": " "},
+        {"start": "2027-01-01T00:30:00+00:00"},
+        {"more": 1},
+    ):
+        answer = store(token, **wrong)
+        assert (answer.status_code, bool(answer.json()["message"])) == (422, True), wrong
+    assert store(token, sensor=99999).status_code == 404
+    assert stored() == []
+
+    for _ in range(2):  # a post that comes twice is stored once
+        assert store(token).status_code == 200
+    assert store(token, values=[3.0], prior="2027-01-01T01:00:00+00:00").status_code == 200
+    assert stored() == [
+        ["00", "1", "Open-Meteo", "forecaster"],
+        ["00", "3", "Open-Meteo", "feed"],
+        ["01", "2", "Open-Meteo", "forecaster"],
+    ]
+    answer = store(token, values=[4.0], prior="2027-01-01T01:00:00+00:00")
+    assert (answer.status_code, "INVALID_REPLACEMENT" in answer.text) == (403, True)
+    stack.sql("DELETE FROM timed_belief WHERE sensor_id = 81")
