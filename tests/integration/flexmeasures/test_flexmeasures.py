@@ -739,7 +739,7 @@ def test_values_keep_the_source_that_is_named(
         )
 
     assert store({}).status_code == 401
-    for wrong in (
+    refused: list[dict[str, Any]] = [
         {"sensor": "81"},
         {"values": []},
         {"values": ["1"]},
@@ -748,7 +748,8 @@ def test_values_keep_the_source_that_is_named(
         {"source": " "},
         {"start": "2027-01-01T00:30:00+00:00"},
         {"more": 1},
-    ):
+    ]
+    for wrong in refused:
         answer = store(token, **wrong)
         assert (answer.status_code, bool(answer.json()["message"])) == (422, True), wrong
     assert store(token, sensor=99999).status_code == 404
