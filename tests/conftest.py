@@ -11,12 +11,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import summary
 from tests.support.groups import group_of, rank
+from tests.support.measured import Measured
 from tests.support.services import Services
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("tests.support.relay"):
         return  # the process that runs the services' tests: it takes over what its parent found
+    config.pluginmanager.register(Measured(config), "measured")
     config.pluginmanager.register(Services())
     config.pluginmanager.register(summary)
 
@@ -28,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups of tests that `make test` runs side by side into their order."""
-    items.sort(key=lambda item: rank(group_of(item.nodeid)))
+    items.sort(key=lambda item: (rank(group_of(item.nodeid)), item.path.stem == "test_coverage"))
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
