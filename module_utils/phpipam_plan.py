@@ -397,7 +397,9 @@ def _moved(row: Row, one: Wanted) -> Wanted:
     after = merged(row, one)
     # with what is to be cleared: the row at the new address may have it
     custom = {**row.custom, **one.custom}
-    return Wanted(one.ip, **{name: getattr(after, name) for name in FIELDS}, custom=custom)
+    fields = {name: getattr(after, name) for name in FIELDS}
+    # to be the gateway belongs to the place: it stays behind, and another may be declared to be it
+    return Wanted(one.ip, **{**fields, "is_gateway": one.is_gateway}, custom=custom)
 
 
 class _Index:

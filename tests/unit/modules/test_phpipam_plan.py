@@ -255,3 +255,13 @@ def test_an_address_that_moves_onto_a_nameless_row_clears_what_is_to_be_empty_th
     desired = [Wanted("192.168.240.4", "a", custom={"custom_a": ""})]
     (after,) = apply(before, plan(before, desired, match_by="hostname"))
     assert (after.hostname, after.custom) == ("a", {"custom_b": "kept"})
+
+
+def test_to_be_the_gateway_stays_with_the_place_when_a_name_moves() -> None:
+    before = [Row(11, "192.168.240.1", hostname="b", is_gateway=True)]
+    desired = [Wanted("192.168.240.1", "a", is_gateway=True), Wanted("192.168.240.2", "b")]
+    after = apply(before, plan(before, desired, match_by="hostname"))
+    assert {(row.ip, row.hostname, row.is_gateway) for row in after} == {
+        ("192.168.240.1", "a", True),
+        ("192.168.240.2", "b", False),
+    }
