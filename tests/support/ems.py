@@ -171,7 +171,7 @@ def _files(ems: Ems, folder: Path, variables: Mapping[str, Any], overrides: Mapp
     stacks = render(
         "dev",
         folder / "rendered",
-        images_references={**images(), "grafana": "", "traefik": "not-started"},
+        images_references={**images(), "grafana": "", "traefik": "not-started", "cariflex-feeds": "not-started"},
         topology_overrides={"containers": containers, **overrides},
         **variables,
     )
