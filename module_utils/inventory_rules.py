@@ -350,5 +350,5 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):
         topology = combined(inventory.topology_declared, inventory.topology_overrides)
         problems += topology_problems(topology, policy.units_allowed)
-        problems += simulation_problems(topology, inventory.effective.get("ems_environment"))
+        problems += simulation_problems(topology, inventory.defined.get("ems_environment"))
     return problems
