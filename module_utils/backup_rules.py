@@ -33,7 +33,10 @@ def backup_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         recipients_of(str(values.get("backup_identity") or ""))
     except ValueError as error:
         yield Problem("backup_identity", None, str(error), "give what age-keygen prints, or remove it, and one is made")
-    for name in ("backup_time", "backup_drill_time"):
+    if values.get("backup_offsite_repository") and not values.get("backup_offsite_password"):
+        fix = "write one into vault.yml and keep a copy elsewhere: without it the copies cannot be read"
+        yield Problem("vault_backup_offsite_password", None, "is not set, and backup_offsite_repository is", fix)
+    for name in ("backup_time", "backup_drill_time", "backup_offsite_check_time"):
         time = values.get(name)
         if time is not None and not _TIME.fullmatch(str(time)):
             yield Problem(name, shown(time), "is no time of day", 'write hours and minutes in quotes, as "02:30"')

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cariflex_backup import offsite
 from cariflex_backup import settings as settings_file
 from cariflex_backup.archive import Archive, archive_at, archives, check_sum, read_manifest, unpacked
 from cariflex_backup.drill import drill as drill_folder
 from cariflex_backup.errors import BackupError
-from cariflex_backup.making import clean, locked, make, terminable
+from cariflex_backup.making import Follower, clean, locked, make, terminable
 from cariflex_backup.pruning import planned, prune
 from cariflex_backup.restore import Order, parts_named
 from cariflex_backup.restore import restore as restore_archive
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(settings: Settings, _given: argparse.Namespace) -> dict[str, Any]:
     """Make an archive, then remove what need not be kept any longer."""
     began = time.monotonic()
-    made, manifest = make(settings)
+    made, manifest = make(settings, _elsewhere(settings))
     seconds = round(time.monotonic() - began, 1)
     removed = prune(settings.root, _policy(settings))
     return {
@@ -108,9 +109,34 @@ def drill(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
             with unpacked(archive, settings.root, _identity(given)) as folder:
                 return drill_folder(settings, folder, read_manifest(folder / "manifest.json"))
     # the host cannot read its archives: what it tries is the folder that it has just made one of
-    make(settings, (lambda folder, manifest: told.update(drill_folder(settings, folder, manifest)),))
+    trying: Follower = lambda folder, manifest: told.update(drill_folder(settings, folder, manifest))  # noqa: E731
+    make(settings, (*_elsewhere(settings), trying))
     prune(settings.root, _policy(settings))
     return told
+
+
+def offsite_list(settings: Settings, _given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The copies elsewhere, the newest first."""
+    return offsite.copies(settings)
+
+
+def offsite_check(settings: Settings, _given: argparse.Namespace) -> dict[str, Any]:
+    """Look whether the copies elsewhere are whole, and read a part of them."""
+    offsite.check(settings, int(time.time() // (7 * 86400)))
+    return {"copies": "good"}
+
+
+def offsite_fetch(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Bring a copy back as an archive, which can be restored."""
+    with locked(settings.root):
+        return {"archive": offsite.fetch(settings, given.copy).path}
+
+
+def _elsewhere(settings: Settings) -> tuple[Follower, ...]:
+    """What keeps a backup elsewhere too, where that is wanted."""
+    if settings.offsite is None:
+        return ()
+    return (lambda folder, manifest: offsite.push(settings, folder, manifest),)
 
 
 def _identity(given: argparse.Namespace) -> str:
@@ -173,6 +199,9 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--parts", default="", help="restore these alone, with commas between them")
     restoring.add_argument("--other-keys", action="store_true", help="also where keys differ from the archive's")
     of_archive(verb("drill", drill))
+    verb("offsite-list", offsite_list)
+    verb("offsite-check", offsite_check)
+    verb("offsite-fetch", offsite_fetch).add_argument("copy", nargs="?", default="", help="its stamp; else the newest")
     verb("prune", prune_).add_argument("--apply", action="store_true", help="remove it")
     return parser
 

@@ -13,6 +13,23 @@ PATH = Path("/opt/cariflex/backup/settings.json")
 
 
 @dataclass(frozen=True)
+class Offsite:
+    """A restic repository elsewhere.
+
+    Attributes:
+        repository: as restic has it, such as sftp:backup@example.org:/cariflex.
+        password_file: its password.
+        environment_file: lines NAME=value that its target wants, or None.
+        prune: whether old copies are removed from here.
+    """
+
+    repository: str
+    password_file: Path
+    environment_file: Path | None
+    prune: bool
+
+
+@dataclass(frozen=True)
 class Settings:
     """One host's settings.
 
@@ -30,6 +47,7 @@ class Settings:
         containers: whose states are kept.
         recipients: age's public keys; without any, archives are not encrypted.
         days, weeks, months: how long the daily, weekly and monthly archives are kept; months 0 is for ever.
+        offsite: where copies are kept too, or None.
     """
 
     environment: str
@@ -47,6 +65,7 @@ class Settings:
     days: int
     weeks: int
     months: int
+    offsite: Offsite | None = None
 
 
 def read(path: Path = PATH) -> Settings:
@@ -60,6 +79,7 @@ def read(path: Path = PATH) -> Settings:
     except (OSError, ValueError) as error:
         raise BackupError(f"{path} cannot be read ({error}). Deploy it: playbooks/site.yml.") from None
     known = {field.name for field in fields(Settings)}
+    given.setdefault("offsite", None)
     if set(given) != known:
         differing = ", ".join(sorted(set(given) ^ known))
         raise BackupError(
@@ -71,4 +91,12 @@ def read(path: Path = PATH) -> Settings:
         given[name] = tuple(given[name])
     for name in ("folders", "volumes"):
         given[name] = {part: tuple(paths) for part, paths in given[name].items()}
+    if offsite := given["offsite"]:
+        environment = offsite["environment_file"]
+        given["offsite"] = Offsite(
+            repository=offsite["repository"],
+            password_file=Path(offsite["password_file"]),
+            environment_file=Path(environment) if environment else None,
+            prune=offsite["prune"],
+        )
     return Settings(**given)

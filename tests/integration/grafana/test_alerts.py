@@ -87,6 +87,9 @@ def test_nothing_fires_while_all_is_well(alert: str, fires: Fires) -> None:
         ("backup-missed", "UPDATE ems.backup_run SET kind = 'wal'", {"backup_run"}),
         ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '9 days'", {"drill_run"}),
         ("drill-missed", "UPDATE ems.drill_run SET differences = 1", {"drill_run"}),
+        ("backup-failed", "UPDATE ems.backup_run SET status = 'failed' WHERE kind = 'full'", {"backup"}),
+        ("backup-failed", "UPDATE ems.backup_run SET status = 'failed', kind = 'offsite'", {"copy elsewhere"}),
+        ("backup-failed", "UPDATE ems.drill_run SET status = 'failed'", {"restore drill"}),
     ],
 )
 def test_what_is_wrong_fires(alert: str, statement: str, names: set[str], fires: Fires) -> None:
@@ -104,6 +107,7 @@ def test_what_is_wrong_fires(alert: str, statement: str, names: set[str], fires:
         ("certificate-ends", LATER.format("certificate_days", "'certificate', 'vtn', 'ok', 20.1")),
         ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '25 hours'"),
         ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '191 hours'"),
+        ("backup-failed", "UPDATE ems.backup_run SET status = 'running'"),
     ],
 )
 def test_what_is_near_the_limit_does_not_fire(alert: str, statement: str, fires: Fires) -> None:

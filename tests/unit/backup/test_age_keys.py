@@ -56,3 +56,13 @@ def test_the_inventory_is_checked_for_them() -> None:
         ("backup_time", "is no time of day"),
     ]
     assert list(backup_problems({"backup_time": "23:59", "backup_drill_time": "00:00", "backup_identity": ""})) == []
+
+
+def test_copies_elsewhere_need_a_password() -> None:
+    elsewhere = {"backup_offsite_repository": "sftp:backup@nas.example.org:/cariflex"}
+    (problem,) = backup_problems(elsewhere)
+    assert (problem.variable, problem.problem) == (
+        "vault_backup_offsite_password",
+        "is not set, and backup_offsite_repository is",
+    )
+    assert list(backup_problems(elsewhere | {"backup_offsite_password": "x"})) == []
