@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +91,13 @@ def test_a_wrong_password_and_a_target_that_is_gone_are_told_and_cost_no_archive
     assert "hidden" not in refused.error
 
 
-def test_a_damaged_copy_is_found(
+def test_a_copy_that_the_target_has_lost_is_found(
     elsewhere: Program, superuser: psycopg.Connection[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     assert elsewhere.run("run").status == 0
-    packs = [path for path in (tmp_path / "elsewhere/data").rglob("*") if path.is_file()]
-    for path in packs:
-        path.chmod(0o600)
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    fetched = elsewhere.run("offsite-fetch")
-    assert fetched.status == 1
-    subprocess.run(["rm", "-rf", *map(str, packs)], check=True)
+    for path in (tmp_path / "elsewhere/data").rglob("*"):
+        if path.is_file():
+            path.unlink()
     assert elsewhere.run("offsite-check").status == 1
     assert runs(superuser)[-1][0] == "failed"
 
