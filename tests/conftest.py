@@ -11,13 +11,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import summary
 from tests.support.groups import group_of, rank
-from tests.support.measured import Measured
 from tests.support.services import Services
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("tests.support.relay"):
         return  # the process that runs the services' tests: it takes over what its parent found
+
+    from tests.support.measured import Measured  # coverage is in this process' environment only
+
     config.pluginmanager.register(Measured(config), "measured")
     config.pluginmanager.register(Services())
     config.pluginmanager.register(summary)

@@ -26,7 +26,7 @@ ADDRESS, FLEXMEASURES = "198.51.100.7", "cariflex.digitribe.fr"
 OPERATOR, INTERNAL = "198.51.100.20", "192.168.77.2"
 CONTAINERS = {
     *("traefik", "flexmeasures-server", "flexmeasures-worker", "flexmeasures-db", "flexmeasures-redis"),
-    *("openadr-vtn", "openadr-ven"),
+    *("openadr-vtn", "openadr-ven", "cariflex-feeds"),
 }
 SSH = (
     "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=4"

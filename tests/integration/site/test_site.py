@@ -383,7 +383,8 @@ def test_data_flow_by_themselves_a_week_of_history_weather_and_the_tariff(deploy
 
     def fed() -> dict[int, tuple[int, str]]:
         rows = deployed.host.sql(
-            "SELECT sensor_id, count(DISTINCT event_start), string_agg(DISTINCT replace(data_source.name, ',', ''), '+')"
+            "SELECT sensor_id, count(DISTINCT event_start),"
+            " string_agg(DISTINCT replace(data_source.name, ',', ''), '+')"
             " FROM timed_belief JOIN data_source ON data_source.id = source_id"
             " WHERE sensor_id BETWEEN 41 AND 85 GROUP BY sensor_id"
         )

@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cariflex.feeds.jobs import HOUR, JobError, Progress, SimulatorJob, TariffJob, WeatherJob
-from cariflex.feeds.main import jobs_of
+from cariflex.feeds.main import jobs_of, serve
 from cariflex.feeds.open_meteo import OpenMeteo, OpenMeteoError
 from cariflex.feeds.pv import CELL, Array, Sky
 from cariflex.feeds.settings import FedSensor, FeedsSettings
@@ -245,3 +248,42 @@ def test_progress_that_is_damaged_counts_as_none(tmp_path: Path) -> None:
     assert progress.get("tariff") is None
     progress.keep("tariff", 1)
     assert json.loads((tmp_path / "feeds.json").read_text()) == {"tariff": 1}
+
+
+async def test_a_weather_service_that_is_away_is_told_and_makes_nothing_unwell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment waits for health: it must not fail for somebody else's outage."""
+    monkeypatch.setattr("cariflex.feeds.main.OpenMeteo", Skies)
+    (tmp_path / "flexmeasures_ven_password").write_text("secret")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {
+        **SETTINGS,
+        "environment": "prod",
+        "simulated": None,
+        "host": "127.0.0.1",
+        "port": port,
+        "data_dir": tmp_path,
+        "secrets_dir": tmp_path,
+        "flexmeasures": {"url": "http://127.0.0.1:9", "email": "a@b.c"},
+        "weather": {"sensors": {"irradiance": {"sensor": 81, "unit": "W/m²", "resolution": "PT1H"}}},
+    }
+    serving = asyncio.create_task(serve(FeedsSettings(**given)))
+    try:
+        async with aiohttp.ClientSession() as http:
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                try:
+                    async with http.get(f"http://127.0.0.1:{port}/health") as answer:
+                        status, said = answer.status, await answer.json()
+                except aiohttp.ClientError:
+                    continue
+                if said["notes"]:
+                    break
+        assert (status, said["reasons"], said["notes"]) == (200, [], ["weather: it does not answer"])
+    finally:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving

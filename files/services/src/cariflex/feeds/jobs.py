@@ -30,9 +30,11 @@ class Job(Protocol):
 
     Attributes:
         name: for log, health and metrics.
+        ours: whether it is we who fail when it does; else somebody elsewhere, for whom nothing is called unwell.
     """
 
     name: str
+    ours: bool
 
     async def run(self, now: float) -> float:
         """Do it; returns the seconds to the next time.
@@ -89,6 +91,7 @@ class WeatherJob:
     """Weather, as it was and as it will be. With `fallback`, a clear sky where Open-Meteo cannot be reached."""
 
     name = "weather"
+    ours = False
 
     def __init__(
         self,
@@ -146,6 +149,7 @@ class TariffJob:
     """The price of what is fed in: the history of the first start, and two days ahead."""
 
     name = "tariff"
+    ours = True
 
     def __init__(
         self,
@@ -191,6 +195,7 @@ class SimulatorJob:
     """PV, batteries and EVs that do not exist: what they did up to now; at first also their history."""
 
     name = "simulator"
+    ours = True
 
     def __init__(
         self,

@@ -46,13 +46,14 @@ async def serve(settings: FeedsSettings) -> None:
 
         def health() -> tuple[list[str], dict[str, Any]]:
             state, now = outbox.state(), time.time()
-            reasons = [f"{name}: {trouble}" for name, trouble in troubles.items()]
-            reasons += [f"{job.name}: {why}" for job in jobs if job.name not in troubles and (why := job.restless(now))]
+            said = {job: troubles.get(job.name) or job.restless(now) for job in jobs}
+            reasons = [f"{job.name}: {why}" for job, why in said.items() if why and job.ours]
+            notes = [f"{job.name}: {why}" for job, why in said.items() if why and not job.ours]
             if state.oldest_seconds > settings.outbox_age_limit_seconds:
                 reasons.append(f"a value waits for {state.oldest_seconds:.0f} s: {sender.trouble or 'others go first'}")
             reasons += [f"refused, set aside: {problem}" for problem in state.problems]
             rows = {"waiting": state.waiting, "oldest_seconds": state.oldest_seconds, "aside": state.aside}
-            return reasons, {"outbox": rows, "jobs": [job.name for job in jobs]}
+            return reasons, {"outbox": rows, "jobs": [job.name for job in jobs], "notes": notes}
 
         WAITING.set_function(lambda: outbox.state().waiting)
         OLDEST.set_function(lambda: outbox.state().oldest_seconds)
