@@ -307,8 +307,8 @@ async def running_vtn(store: Any = None, settings: VtnSettings | None = None) ->
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         response = await handler(request)
-        body = await request.read()
-        vtn.exchanges.append((body.decode(errors="replace"), getattr(response, "text", None) or ""))
+        if body := await request.read():  # a poll that was known has been let go of
+            vtn.exchanges.append((body.decode(errors="replace"), getattr(response, "text", None) or ""))
         return response
 
     following = asyncio.create_task(board.follow())

@@ -67,6 +67,8 @@ async def serve(settings: FeedsSettings) -> None:
                     tasks.create_task(_repeat(job, sender, troubles))
         finally:
             await runner.cleanup()
+            for gauge in (WAITING, OLDEST):  # whoever asks now finds the outbox closed
+                gauge.set_function(lambda: 0.0)
 
 
 async def _repeat(job: Job, sender: Sender, troubles: dict[str, str]) -> None:
