@@ -673,7 +673,7 @@ def _feed_problems(topology: object) -> Iterator[Problem]:
         if _is_number(low) and _is_number(high) and low >= high:  # type: ignore[operator]
             where = f"{path}.simulated.storages.{name}.min_kw"
             yield Problem(where, shown(low), f"is not below max_kw, {shown(high)}", "write the lower limit in min_kw")
-    told = {resource.get("sensor") for resource in _records(topology, "s2_resources").values()}
+    told = [resource.get("sensor") for resource in _records(topology, "s2_resources").values()]
     for name in _mapping(simulated.get("storages")):
         if name in told:
             where = f"{path}.simulated.storages.{name}"

@@ -250,6 +250,7 @@ def test_override_changes_adds_and_removes(topology: dict[str, Any]) -> None:
     overrides = {
         "domains": {"grafana": "grafana.example.org"},
         "sensors": {"irradiance": None, "extra": {"id": 201, "unit": "kW", "resolution": "PT5M", "asset": "PV_01"}},
+        "feeds": {"weather": {"irradiance": None}},  # which would feed a sensor that is gone
     }
     result = combined(topology, overrides)
     assert override_problems(topology, overrides) == []
