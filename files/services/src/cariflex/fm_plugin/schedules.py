@@ -9,8 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from flask import Response, current_app, jsonify, request
-from flask_security import current_user
+from flask import Response, current_app, request
 from flexmeasures import Sensor
 from flexmeasures.auth.policy import check_access
 from flexmeasures.data import db
@@ -19,46 +18,35 @@ from flexmeasures.data.services.scheduling import get_data_source_for_job
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+
+from cariflex.fm_plugin.user_requests import RequestError, answer
 
 MOST = 1000  # sensors
 
 
-class _RequestError(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 def view(job_id: str) -> tuple[Response, int]:
     """Answer the request: by id of a sensor `start`, `unit` and `values`, + is consumption where it is a power."""
-    try:
-        if current_user.is_anonymous or "Authorization" not in request.headers:
-            raise _RequestError(401, "Give the token of a user of FlexMeasures: 'Authorization: <token>'.")
-        sensors = _sensors()
-        job = _job(job_id)
-        source = get_data_source_for_job(job)
-        if source is None:
-            raise _RequestError(404, f"Job {job_id} has stored nothing.")
-        return jsonify({"schedules": _schedules(sensors, source.id, job.kwargs["start"], job.kwargs["end"])}), 200
-    except _RequestError as error:
-        return jsonify({"message": str(error)}), error.status
-    except OperationalError:
-        current_app.logger.exception("Schedules could not be read.")
-        return jsonify({"message": "The database is away: try again later."}), 503
-    finally:
-        db.session.rollback()  # nothing is written
+    return answer(lambda: {"schedules": _planned(job_id)}, "Nothing was read")
+
+
+def _planned(job_id: str) -> dict[str, Any]:
+    sensors = _sensors()
+    job = _job(job_id)
+    source = get_data_source_for_job(job)
+    if source is None:
+        raise RequestError(404, f"Job {job_id} has stored nothing.")
+    return _schedules(sensors, source.id, job.kwargs["start"], job.kwargs["end"])
 
 
 def _sensors() -> list[Sensor]:
     ids = request.args.get("sensors", "").split(",")
     if len(ids) > MOST or not all(one.isascii() and one.isdigit() and 0 < int(one[:10]) < 2**31 for one in ids):
-        raise _RequestError(422, f"sensors is no list of at most {MOST} ids: write for example sensors=101,102.")
+        raise RequestError(422, f"sensors is no list of at most {MOST} ids: write for example sensors=101,102.")
     found = []
     for one in dict.fromkeys(map(int, ids)):
         sensor = db.session.get(Sensor, one)
         if sensor is None:
-            raise _RequestError(422, f"There is no sensor {one}.")
+            raise RequestError(422, f"There is no sensor {one}.")
         check_access(sensor, "read")
         found.append(sensor)
     return found
@@ -68,11 +56,11 @@ def _job(job_id: str) -> Job:
     try:
         job = Job.fetch(job_id, connection=current_app.queues["scheduling"].connection)
     except NoSuchJobError:
-        raise _RequestError(422, f"There is no job {job_id}.") from None
+        raise RequestError(422, f"There is no job {job_id}.") from None
     if not job.is_finished:
-        raise _RequestError(409, f"Job {job_id} is not finished.")
+        raise RequestError(409, f"Job {job_id} is not finished.")
     if job.func_name.rpartition(".")[2] != "make_schedule":
-        raise _RequestError(422, f"Job {job_id} plans nothing.")
+        raise RequestError(422, f"Job {job_id} plans nothing.")
     return job
 
 
