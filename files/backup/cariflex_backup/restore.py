@@ -25,6 +25,7 @@ from cariflex_backup.database import Server
 from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import BEFORE, RESTORED, check_free, eventually
 from cariflex_backup.making import clean, locked, terminable
+from cariflex_backup.runs import end_restored
 from cariflex_backup.settings import Settings
 from cariflex_backup.staging import copy_tree
 
@@ -232,6 +233,8 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
     with _stopped(users):
         if databases:
             loading.swap(server, databases)
+            made = order.archive
+            end_restored(server, made.stamp, made.path.name, made.path.stat().st_size, manifest["seconds"])
         if swap_redis:
             swap_redis()
         for place in places:

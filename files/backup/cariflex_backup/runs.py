@@ -94,5 +94,19 @@ def end_killed(server: Server, table: str, kind: str = "") -> None:
         print(f"cariflex-backup: {error}", file=sys.stderr)
 
 
+def end_restored(server: Server, stamp: str, archive: str, size: int, seconds: float) -> None:
+    """Say of the backup that was restored that it went well: its own row was dumped while it was under way."""
+    try:
+        server.change(
+            _DATABASE,
+            f"SET ROLE flexmeasures; UPDATE ems.backup_run SET status = 'ok', archive = '{archive}', bytes = {size},"  # noqa: S608 - ours
+            f" seconds = {seconds}, finished_at = started_at + {seconds} * interval '1 s'"
+            f" WHERE status = 'running' AND kind = 'full' AND archive = '{stamp}';",
+            "ending the row of the backup that was restored",
+        )
+    except BackupError as error:
+        print(f"cariflex-backup: {error}", file=sys.stderr)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat()

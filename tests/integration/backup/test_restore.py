@@ -121,6 +121,9 @@ def test_what_was_lost_comes_back(program: Program, server: Server, redis: str, 
     assert owner_and_rights(server) == rights
     with server.connect("grafana_ro") as connection:
         assert connection.execute("SELECT count(sensor_id) > 0 FROM timed_belief").fetchone() == (True,)
+    with server.connect("postgres") as connection:  # the row of that backup, which was under way when it was dumped
+        query = "SELECT status, archive FROM ems.backup_run ORDER BY started_at DESC"
+        assert connection.execute(query).fetchone() == ("ok", program.archives()[0])
     queue = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli llen rq:queue:scheduling"
     assert int(docker("exec", redis, "sh", "-c", queue)) > 0
     no_leftovers(program, server)
