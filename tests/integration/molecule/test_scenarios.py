@@ -1,4 +1,4 @@
-"""Every molecule scenario: syntax, check mode on a bare host, converge, idempotence and verify."""
+"""Every molecule scenario but the longest: syntax, check mode on a bare host, converge, idempotence and verify."""
 
 import contextlib
 import os
@@ -13,7 +13,9 @@ from tests.support.services import say
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[3]
-SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+# two deployments one after the other, a quarter of an hour: by hand, before a release (docs/tasks/test.md)
+BY_HAND = {"backup"}
+SCENARIOS = sorted({path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - BY_HAND)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
