@@ -13,39 +13,8 @@ description:
   - With O(ip=first_free) the hostname says which address is meant, so a second run finds the one that the first took.
   - What an option does not say is left as it is; an empty text clears a field.
 author: Cariflex EMS contributors
+extends_documentation_fragment: phpipam
 options:
-  url:
-    description:
-      - Address of phpIPAM, for instance C(https://ipam.example.org), without C(/api). Redirects are not followed.
-      - Without it the environment's E(PHPIPAM_URL).
-    type: str
-    required: true
-  app_id:
-    description: Name of an API app with the permission Read / Write. Without it the environment's E(PHPIPAM_APP_ID).
-    type: str
-    required: true
-  app_code:
-    description:
-      - The app's code, of 32 characters at most, when its security is I(SSL with App code token).
-      - Without it, and without O(username), the environment's E(PHPIPAM_APP_CODE).
-    type: str
-  username:
-    description: A user to log in as, when the app's security is I(SSL with User token).
-    type: str
-  password:
-    description: That user's password.
-    type: str
-  timeout:
-    description: How long one try waits for an answer, in seconds. phpIPAM itself waits up to 30 s for its lock.
-    type: int
-    default: 45
-  validate_certs:
-    description: Whether to check phpIPAM's certificate.
-    type: bool
-    default: true
-  ca_path:
-    description: File with the certificate authorities to check it with; the system's when left out.
-    type: path
   section:
     description: Name of the section, exactly as it is written there.
     type: str

@@ -34,6 +34,18 @@ def compared(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def documentation(module: ModuleType) -> dict[str, Any]:
+    """A module's documentation, with the options that it shares with others."""
+    told: dict[str, Any] = yaml.safe_load(module.DOCUMENTATION)
+    options = dict(told.get("options") or {})
+    fragments = told.get("extends_documentation_fragment") or []
+    for name in [fragments] if isinstance(fragments, str) else fragments:
+        shared = yaml.safe_load(load(ROOT / f"doc_fragments/{name}.py").ModuleDocFragment.DOCUMENTATION)["options"]
+        assert not shared.keys() & options.keys()
+        options |= shared
+    return {**told, "options": options}
+
+
 @pytest.fixture(params=MODULES, ids=lambda path: path.stem)
 def path(request: pytest.FixtureRequest) -> Path:
     """One module of library/."""
@@ -47,13 +59,13 @@ def module(path: Path) -> ModuleType:
 
 
 def test_its_documentation_equals_its_argument_spec(module: ModuleType, path: Path) -> None:
-    documented = yaml.safe_load(module.DOCUMENTATION)
+    documented = documentation(module)
     assert documented["module"] == path.stem
     assert compared(documented.get("options") or {}) == compared(specification(path))
 
 
 def test_every_option_is_described(module: ModuleType) -> None:
-    for name, option in (yaml.safe_load(module.DOCUMENTATION).get("options") or {}).items():
+    for name, option in documentation(module)["options"].items():
         assert option.get("description"), name
 
 
@@ -65,7 +77,7 @@ def test_it_says_how_it_behaves(module: ModuleType) -> None:
 
 
 def test_its_examples_and_returns_are_yaml_and_use_the_module(module: ModuleType, path: Path) -> None:
-    options = yaml.safe_load(module.DOCUMENTATION).get("options") or {}
+    options = documentation(module)["options"]
     own = [task[path.stem] for task in yaml.safe_load(module.EXAMPLES) if path.stem in task]
     assert own
     for arguments in own:
