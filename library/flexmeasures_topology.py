@@ -13,7 +13,7 @@ description:
     makes them in one transaction. Sensors get exactly the ids that are declared.
   - Where the plugin is absent, it works through FlexMeasures' own API (O(email)), one call for each change. That gives
     ids itself; a sensor that got another id than the declared one is taken back, and the module fails. It makes no
-    asset types and no users, moves no sensors, and does not look at roles and at O(user_passwords).
+    asset types and no users, moves no sensors, and does not look at roles and at O(user_passwords), which it warns of.
   - What the topology does not mention is left alone and returned as RV(undeclared), unless O(purge) is set.
   - Unit and resolution of a sensor that has data are never changed, and no id is taken from another sensor; the module
     fails then, names everything that is in the way, and nothing has been written.
@@ -203,6 +203,17 @@ def declaration(topology: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def unheeded(topology: Mapping[str, Any], passwords: Mapping[str, Any]) -> Iterator[str]:
+    """What is declared and FlexMeasures' own API can neither tell nor change."""
+    roles = [email for email, user in (topology.get("users") or {}).items() if user.get("roles")]
+    for what, of in (("roles", roles), ("passwords", [*passwords])):
+        if of:
+            yield (
+                f"FlexMeasures' own API does not take {what} of users: those of {', '.join(sorted(of))} stay as "
+                "they are, and were not compared. Load our plugin, or see to them at the server."
+            )
+
+
 def run(client: FlexMeasures, options: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
     """Make FlexMeasures as the topology declares it; as `run` of flexmeasures_sensor."""
     refuse(list(problems(options["topology"], options["user_passwords"])), "The topology cannot be registered")
@@ -214,7 +225,9 @@ def run(client: FlexMeasures, options: Mapping[str, Any], *, check: bool) -> dic
         force=options["force"],
     )
     result = client.declare(wish, dry_run=check)
+    by_api = client.through == "api"
     return {
+        "warnings": list(unheeded(options["topology"], options["user_passwords"])) if by_api else [],
         "changed": result["changed"],
         "changes": result["changes"],
         "counts": result["counts"],

@@ -345,6 +345,8 @@ class FlexMeasuresApi(HttpApi):
         # ids are given in ascending order; settings of the scheduler name sensors; what is below goes with an asset
         ordered = sorted(changes, key=_turn)
         try:
+            for change in _in_the_way(changes):
+                self._give_way(change)
             for change in ordered:
                 self._carry_out(change, ids)
             for change in ordered:
@@ -373,6 +375,14 @@ class FlexMeasuresApi(HttpApi):
         names = [name for name in change.differences() if name not in _FLEX]
         if names or change.kind != "assets" or change.before is None:
             self._written.append(change.told_of(names))
+
+    def _give_way(self, change: Change) -> None:
+        """Let a sensor that gets another name go by one in between, and leave the one it has."""
+        before, after = change.before or {}, change.after or {}
+        between = f"{after['name']} (renaming {change.key})"
+        self._told("PATCH", f"/sensors/{change.key}", {"name": between})
+        told = {"before": {"name": before["name"]}, "after": {"name": between}}
+        self._written.append({"action": "update", "path": change.path, **told})
 
     def _write_asset(self, change: Change, name: str, after: Mapping[str, Any], ids: dict[str, int]) -> None:
         parent = after.get("parent")
@@ -616,6 +626,17 @@ def _turn(change: Change) -> tuple[int, int]:
     if change.kind == "sensors":
         return (0, 0) if change.after is None else (5, int(change.key)) if change.before is None else (4, 0)
     return ({"accounts": 1, "users": 2, "assets": 3}[change.kind], 0)
+
+
+def _in_the_way(changes: Collection[Change]) -> Iterator[Change]:
+    """Renamed sensors that have the name another one gets: FlexMeasures refuses two alike, if only for a moment."""
+    renamed = [
+        (change, change.before, change.after)
+        for change in changes
+        if change.kind == "sensors" and change.before and change.after and change.before["name"] != change.after["name"]
+    ]
+    wanted = {(after["asset"], after["name"]) for _, _, after in renamed}
+    return (change for change, before, _ in renamed if (before["asset"], before["name"]) in wanted)
 
 
 def _left(keys: Collection[Key], current: Entities) -> dict[str, list[dict[str, Any]]]:

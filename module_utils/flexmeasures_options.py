@@ -86,7 +86,7 @@ class Run(Protocol):
     """What one module does."""
 
     def __call__(self, client: FlexMeasures, options: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-        """The result, without the number of calls."""
+        """The result, without the number of calls; what Ansible is to warn of stands in its `warnings`."""
 
 
 def finish(module: AnsibleModule, run: Run) -> None:
@@ -102,6 +102,8 @@ def finish(module: AnsibleModule, run: Run) -> None:
         module.fail_json(msg=str(error), partial=error.partial, http_status=error.http_status, api_calls=calls)
     except (RefusedError, ApiError) as error:
         module.fail_json(msg=str(error), partial=[], api_calls=calls)
+    for text in result.pop("warnings", ()):
+        module.warn(text)
     module.exit_json(api_calls=calls, through=client.through, **result)
 
 

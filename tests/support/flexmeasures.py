@@ -155,6 +155,10 @@ class FlexMeasures:
             return Reply(204, None)
         if "generic_asset_id" in body:
             return Reply(422, {"message": {"json": {"generic_asset_id": ["Unknown field."]}}})
+        place = (body.get("name", row["name"]), row["generic_asset_id"])
+        others = (other for other in self.sensors.values() if other is not row)
+        if place in {(other["name"], other["generic_asset_id"]) for other in others}:
+            raise Refusal(409, "duplicate key value violates unique constraint")
         row.update(body)
         return Reply(200, row)
 

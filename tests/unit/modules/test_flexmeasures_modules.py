@@ -1,5 +1,6 @@
 """The FlexMeasures modules, both ways, against a FlexMeasures that keeps state (tests/support/flexmeasures.py)."""
 
+import json
 import socket
 import ssl
 import time
@@ -401,6 +402,41 @@ def test_accounts_users_and_leftovers_follow_the_topology(plain: FlexMeasures, p
     new = {**sections, "account": "New", "users": {}, "sensors": {}}
     assert plain_run("flexmeasures_topology", topology=new)["changed"] is True
     assert "New" in plain.accounts.values()
+
+
+def test_sensors_can_swap_their_names(plain: FlexMeasures, plain_run: Run) -> None:
+    for name in ("a", "b"):
+        plain_run("flexmeasures_sensor", **sensor(name=name))
+    (one, other) = plain.sensors
+    fields = {"unit": "kW", "resolution": "PT1H", "asset": "Site"}
+    sensors = {"b": {"id": one, **fields}, "a": {"id": other, **fields}}
+    assets = {"Site": {"type": "building"}}
+    swapped = topology(sensors=sensors, assets=assets)
+    assert "is taken by the sensor a" in plain_run("flexmeasures_topology", **swapped)["msg"]
+
+    def breaks(method: str, _path: str) -> Reply | None:  # after the names in between, before the new ones
+        return Reply(403, "no") if method == "PATCH" and len(writes(plain)) > count + 2 else None
+
+    count = len(writes(plain))
+    plain.before = breaks
+    broken = plain_run("flexmeasures_topology", rename=True, **swapped)
+    assert [change["after"]["name"] for change in broken["partial"]] == [f"b (renaming {one})", f"a (renaming {other})"]
+    plain.before = lambda _method, _path: None
+    assert plain_run("flexmeasures_topology", rename=True, **swapped)["changed"] is True
+    assert {id_: row["name"] for id_, row in plain.sensors.items()} == {one: "b", other: "a"}
+    assert plain_run("flexmeasures_topology", rename=True, **swapped)["changed"] is False
+
+
+def test_what_the_api_does_not_take_is_warned_of(plain: FlexMeasures, plain_run: Run) -> None:
+    users = {EMAIL: {"username": "admin", "roles": ["admin"]}}
+    given = {**topology(users=users, sensors={}), "user_passwords": {EMAIL: PASSWORD}}
+    told = plain_run("flexmeasures_topology", **given)
+    warned = json.dumps(told["warnings"])
+    assert f"roles of users: those of {EMAIL}" in warned
+    assert f"passwords of users: those of {EMAIL}" in warned
+    assert PASSWORD not in told["_printed"]
+    nothing = load(ROOT / "library/flexmeasures_topology.py").unheeded({"users": {EMAIL: {"username": "admin"}}}, {})
+    assert list(nothing) == []
 
 
 # --- every way to be refused -----------------------------------------------------------------------------------------
