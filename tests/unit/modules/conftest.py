@@ -86,7 +86,7 @@ class Server:
             def answer(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 outer.received.append(Received(self.command, self.path, dict(self.headers), json.loads(raw or "null")))
-                reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
+                reply = outer.reply(self.command, self.path, outer.received[-1].body)
                 if reply.after is not None:
                     reply.after.wait(10)
                 text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
@@ -115,6 +115,10 @@ class Server:
         self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+
+    def reply(self, _method: str, _path: str, _body: Any) -> Reply:
+        """The answer to a request."""
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def close(self) -> None:
         """Stop listening."""

@@ -1,14 +1,18 @@
 """openadr_event against a server of ours: what it sends, what it makes of every answer, what it never says."""
 
+import datetime
 import socket
+import ssl
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils import http_api
 
-from .conftest import Reply, RunModule, Server
+from .conftest import ROOT, Reply, RunModule, Server, load
 
 TOKEN = "made-up-token-0123456789"
 ADDRESS = "/api/v1/events/price-1"
@@ -252,6 +256,65 @@ def test_a_server_that_hangs_is_given_up(
     assert result["failed"]
     assert "timed out" in result["msg"]
     assert result["api_calls"] == 2
+
+
+def test_a_certificate_has_to_be_trusted(run_module: RunModule, certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    secured = Server(context)
+    secured.replies = [there(EVENT), made(EVENT, changed=False)]
+    try:
+        refused = run_module("openadr_event", present(secured.url))
+        assert "certificate is not trusted" in refused["msg"]
+        assert secured.received == []
+        assert run_module("openadr_event", present(secured.url, ca_path=str(certificate)))["failed"] is False
+    finally:
+        secured.close()
+
+
+class Keeping(Server):
+    """Keeps events as the VTN does, as far as the examples go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: dict[str, dict[str, Any]] = {}
+
+    def reply(self, method: str, path: str, body: Any) -> Reply:
+        event_id, _, asked = path.removeprefix("/api/v1/events/").partition("/")
+        event = self.events.get(event_id)
+        if method == "GET":
+            about = {"field": "(address)", "value": f"GET {path}", "problem": f"There is no event {event_id}."}
+            return refusal(404, problem(**about)) if event is None else there(event)
+        if method == "DELETE":
+            self.events[event_id] = {**self.events[event_id], "status": "cancelled"}
+            return made(self.events[event_id])
+        after = {**(event or EVENT), **body, "event_id": event_id}
+        changed = event is None or any(event[name] != after[name] for name in WANTED)
+        if asked != "preview":
+            self.events[event_id] = after
+        return made(after, 201 if event is None else 200, changed=changed)
+
+
+def test_the_examples_do_what_they_say_and_again_nothing(run_module: RunModule) -> None:
+    vtn = Keeping()
+    try:
+        for task in yaml.safe_load(load(ROOT / "library/openadr_event.py").EXAMPLES):
+            example = {**task["openadr_event"], "url": vtn.url, "token": TOKEN}
+            preview = run_module("openadr_event", example, check=True)
+            assert preview["failed"] is False, preview
+            done = run_module("openadr_event", example)
+            assert (preview["changed"], done["changed"]) == (True, True)
+            assert run_module("openadr_event", example)["changed"] is False
+    finally:
+        vtn.close()
+    assert {name: event["status"] for name, event in vtn.events.items()} == {
+        "price-2026-12-01": "far",
+        "limit-1": "cancelled",
+    }
+    prices = vtn.events["price-2026-12-01"]
+    hours = sum(int(interval["duration"].strip("PTH")) for interval in prices["intervals"])
+    assert hours == 24
+    assert datetime.datetime.fromisoformat(prices["start"]).utcoffset() == datetime.timedelta(hours=-4)
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,7 @@ def html(status: int) -> Reply:
 
 
 ANSWERS: dict[str, tuple[Reply | Refusal, str]] = {
+    "400": (Refusal(400, "Invalid application id"), "Invalid application id"),
     "401": (Refusal(401, "Unauthorized"), "check app_code"),
     "403": (Refusal(403, "Invalid token"), "belongs to another app"),
     "409": (Refusal(409, "Subnet overlaps with another"), "see what is there"),
@@ -251,7 +252,8 @@ ANSWERS: dict[str, tuple[Reply | Refusal, str]] = {
         Reply(302, "", {"Location": "https://elsewhere.example/login/"}),
         "is not sent on to https://elsewhere",
     ),
-    "empty body": (Reply(500, None), "this answer is not its API's"),
+    "empty body": (Reply(200, None), "this answer is not its API's"),
+    "500 with an empty body": (Reply(500, None), "this answer is not its API's"),
     "HTML page": (html(200), "this answer is not its API's"),
     "JSON of another kind": (Reply(200, "[1, 2]"), "this answer is not its API's"),
 }
@@ -407,6 +409,16 @@ def test_the_same_subnet_of_another_section_is_another_subnet(phpipam: PhpIpam, 
             "phpipam_subnet",
             subnet(addresses=[{"ip": "192.168.240.3", "custom_fields": {"cariflex_rol": "x"}}]),
             "custom_fields.cariflex_rol",
+        ),
+        (
+            "phpipam_subnet",
+            subnet(addresses=[{"ip": "192.168.240.5"}, {"range": "192.168.240.4-192.168.240.6"}]),
+            "declared by addresses[0] too",
+        ),
+        (
+            "phpipam_subnet",
+            subnet(addresses=[{"ip": "192.168.240.3", "description": "x" * 65}]),
+            "addresses[0].description",
         ),
         ("phpipam_subnet", subnet(custom_fields={"env": "x"}), "no custom field of subnets"),
         ("phpipam_address", address(description="x" * 65), "65 characters"),
