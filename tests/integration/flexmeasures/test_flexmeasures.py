@@ -765,4 +765,12 @@ def test_values_keep_the_source_that_is_named(
     ]
     answer = store(token, values=[4.0], prior="2027-01-01T01:00:00+00:00")
     assert (answer.status_code, "INVALID_REPLACEMENT" in answer.text) == (403, True)
+
+    for _ in range(2):
+        assert store(token, prior=None, source="simulator").status_code == 200
+    known = stack.sql(
+        "SELECT event_value, type, belief_horizon = interval '0' FROM timed_belief"
+        " JOIN data_source ON data_source.id = source_id WHERE name = 'simulator' ORDER BY event_start"
+    )
+    assert known == [["1", "feed", "t"], ["2", "feed", "t"]], "each at the end of its hour"
     stack.sql("DELETE FROM timed_belief WHERE sensor_id = 81")

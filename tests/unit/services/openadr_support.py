@@ -371,6 +371,7 @@ class FakeFlexMeasures:
                 web.post("/api/requestAuthToken", self._log_in),
                 web.post("/api/v3_0/sensors/{sensor}/data", self._data),
                 web.post("/cariflex/v1/withdraw", self._withdraw),
+                web.post("/cariflex/v1/values", self._values),
                 web.post("/cariflex/v1/observations", self._observe),
                 web.get("/api/v3_0/health/ready", self._ready),
             ]
@@ -412,6 +413,13 @@ class FakeFlexMeasures:
         self.beliefs |= cells
         self.posts.append((sensor, body))
         return web.json_response({"status": "PROCESSED"})
+
+    async def _values(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") not in self.tokens:
+            return web.json_response({"message": "no valid token"}, status=401)
+        body = await request.json()
+        self.posts.append((body["sensor"], body))
+        return web.json_response({"message": "stored"})
 
     async def _withdraw(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") not in self.tokens:

@@ -439,6 +439,17 @@ def test_too_little_history_is_said_and_plans_go_on_without(site: Site, forecast
     assert site.plan()
 
 
+def test_history_that_comes_later_is_found_within_minutes(site: Site, forecasts: Forecasts) -> None:
+    asyncio.run(forecasts.forecast(42))
+    forecasts.sensors[41].next = 1e12
+    assert forecasts.due(site.now + 299) is None
+    site.flexmeasures.prices[42] = [1.0] * 168
+    site.now += 300
+    assert forecasts.due(site.now) == 42
+    asyncio.run(forecasts.forecast(42))
+    assert forecasts.facts()["42"] == "made"
+
+
 def test_a_forecast_that_fails_is_tried_again_later_and_plans_go_on(site: Site, forecasts: Forecasts) -> None:
     site.flexmeasures.job = [(422, {"message": "no model"})]
     asyncio.run(forecasts.forecast(41))

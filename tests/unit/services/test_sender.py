@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from cariflex.ven import sender as module
 from cariflex.ven.grid import Stretch
-from cariflex.ven.outbox import Destination, Outbox, Post, ReceivedEvent
+from cariflex.ven.outbox import AT_ITS_END, Destination, Outbox, Post, ReceivedEvent
 from cariflex.ven.sender import Sender
 from tests.unit.services.openadr_support import DESTINATIONS, FakeFlexMeasures, eventually
 
@@ -61,6 +61,18 @@ async def test_values_arrive_with_unit_times_and_belief(tmp_path: Path) -> None:
     assert (body["start"], body["duration"]) == ("2027-01-15T08:00:00+00:00", "PT1H")
     assert (body["values"], body["unit"]) == ([120.0], "EUR/MWh")
     assert body["prior"].endswith("+00:00")
+
+
+async def test_values_of_others_say_whose_they_are_and_when_they_were_known(tmp_path: Path) -> None:
+    outbox, fake = Outbox(tmp_path), FakeFlexMeasures()
+    await fake.start()
+    outbox.queue("feed", Destination(81, "W/m²", 3600, source="Open-Meteo"), 1_800_000_000, (500.0,), 1_799_999_000)
+    outbox.queue("feed", Destination(41, "kW", 300, source="simulator"), 1_800_000_000, (1.0, 2.0), AT_ITS_END)
+    async with sending(outbox, fake):
+        await eventually(lambda: empty(outbox))
+    (_, weather), (_, power) = fake.posts
+    assert (weather["source"], weather["prior"]) == ("Open-Meteo", "2027-01-15T07:43:20+00:00")
+    assert (power["source"], power["values"], power["prior"]) == ("simulator", [1.0, 2.0], None)
 
 
 async def test_a_price_that_is_cancelled_is_taken_back(tmp_path: Path) -> None:

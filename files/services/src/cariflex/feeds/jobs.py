@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from cariflex.feeds.open_meteo import OpenMeteo, OpenMeteoError
 from cariflex.feeds.settings import FedSensor
 from cariflex.feeds.storages import Fleet
-from cariflex.feeds.weather import QUANTITIES, Place, clear_sky
-from cariflex.ven.outbox import Destination, Outbox
+from cariflex.feeds.weather import CLEAR_SKY, QUANTITIES, Place, clear_sky
+from cariflex.ven.outbox import AT_ITS_END, Destination, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,11 @@ class WeatherJob:
             if quantity.name not in self._sensors:
                 continue
             to = destination(self._sensors[quantity.name], weather.source)
-            pieces = [*weather.actual(quantity, int(told) - HOUR, now), *weather.forecast(quantity, now)]
-            for piece in pieces:
+            for piece in weather.actual(quantity, int(told) - HOUR, now):
+                # what Open-Meteo says of an hour changes; a clear sky could be known as soon as the hour was over
+                belief = AT_ITS_END if weather.source == CLEAR_SKY else piece.belief
+                self._outbox.queue(self.name, to, piece.start, piece.values, belief)
+            for piece in weather.forecast(quantity, now):
                 self._outbox.queue(self.name, to, piece.start, piece.values, piece.belief)
         self._progress.keep(f"{self.name} until", int(now) // HOUR * HOUR)
         next_hour = HOUR - now % HOUR + 60
@@ -192,7 +195,10 @@ class TariffJob:
 
 
 class SimulatorJob:
-    """PV, batteries and EVs that do not exist: what they did up to now; at first also their history."""
+    """PV, batteries and EVs that do not exist: what they did up to now; at first also their history.
+
+    Their values count as known when a meter would have told them: nobody who looks back finds out what was to come.
+    """
 
     name = "simulator"
     ours = True
@@ -230,7 +236,8 @@ class SimulatorJob:
             found = {**self._pv(start, cells), **self._fleet.live(cells)}
             for name, values in found.items():
                 if done is None or self._live.get(name, True):
-                    self._outbox.queue(self.name, destination(self._sensors[name], SIMULATOR), start, values)
+                    to = destination(self._sensors[name], SIMULATOR)
+                    self._outbox.queue(self.name, to, start, values, AT_ITS_END)
             start += cells * CELL
             self._progress.keep(self.name, start)
         return CELL - now % CELL + 2

@@ -31,7 +31,7 @@ _KEYS = {
     "start": "a time",
     "values": "a list of numbers, one for each of the sensor's intervals",
     "unit": "the sensor's unit",
-    "prior": "the time at which they were known",
+    "prior": "the time at which they were known, or null: each at the end of its interval, as what is measured",
     "source": "the name of the data source",
 }
 
@@ -41,7 +41,7 @@ class _Values(NamedTuple):
     start: datetime
     values: list[float]
     unit: str
-    prior: datetime
+    prior: datetime | None
     source: str
 
 
@@ -67,7 +67,8 @@ def _read() -> _Values:
         raise RequestError(422, f"values is no list of 1 to {MAX_VALUES} numbers.")
     if not isinstance(source, str) or not 0 < len(source.strip()) <= 80:
         raise RequestError(422, f"source is {source!r}: write a name of 1 to 80 characters.")
-    start, prior = (time(key, body[key]) for key in ("start", "prior"))
+    start = time("start", body["start"])
+    prior = None if body["prior"] is None else time("prior", body["prior"])
     return _Values(sensor, start, [float(value) for value in values], str(body["unit"]), prior, source.strip())
 
 
@@ -88,13 +89,15 @@ def _store(given: _Values) -> str:
     if given.start.timestamp() % resolution.total_seconds():
         raise RequestError(422, f"start is {given.start.isoformat()}: no beginning of an interval of {resolution}.")
     index = pd.date_range(given.start, periods=len(given.values), freq=resolution)
-    source = get_or_create_source(given.source, "forecaster" if given.prior <= given.start else "feed")
+    ahead = given.prior is not None and given.prior <= given.start
+    source = get_or_create_source(given.source, "forecaster" if ahead else "feed")
+    known = {"belief_time": given.prior} if given.prior else {"belief_horizon": timedelta(0)}
     beliefs = BeliefsDataFrame(
         pd.Series(given.values, index=index),
         source=source,
         sensor=sensor,
         event_resolution=resolution,
-        belief_time=given.prior,
+        **known,
     )
     status: str = save_to_db(beliefs)
     db.session.commit()

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
 BETWEEN_SECONDS = 60.0  # between two forecasts: FlexMeasures has one worker, and plans must not wait for all of them
-AGAIN_SECONDS = 3600.0  # after a failure, or where there was too little to learn from
+AGAIN_SECONDS = 3600.0  # after a failure
+HISTORY_SECONDS = 300.0  # where there was too little to learn from: history may be on its way, and to look costs little
 KEPT_FOR_PLANS = 5  # of the triggers that FlexMeasures takes in five minutes
 JOB_SECONDS = 900.0
 HISTORY, LEAST_HOURS = timedelta(days=7), 48  # where FlexMeasures has fewer hours of the last week, it learns nothing
@@ -69,7 +70,7 @@ class Forecasts:
             hours = await self._history(sensor, now)
             if hours < LEAST_HOURS:
                 FORECASTS.labels("nothing").inc()
-                self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + AGAIN_SECONDS)
+                self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + HISTORY_SECONDS)
                 return
             question = {"duration": format_duration(self._settings.horizon)}
             job = await self._planner.trigger(f"sensors/{sensor}/forecasts/trigger", question)

@@ -17,6 +17,7 @@ from cariflex.ven.grid import Stretch, gaps, joined, runs
 OptType = Literal["optIn", "optOut"]
 
 HISTORY_SECONDS = 7 * 86400  # how long an event that has ended is remembered
+AT_ITS_END = 0  # the belief time of values of which each was known at the end of its interval, as what is measured
 
 # The steps from an empty file to the present form; each is made once, in one transaction. Append, never change.
 _STEPS: tuple[tuple[str, ...], ...] = (
@@ -159,7 +160,7 @@ class Post:
     start: int
     resolution: int
     values: tuple[float | None, ...]  # None: what FlexMeasures has there is to be taken back
-    belief: int
+    belief: int  # or AT_ITS_END
     attempts: int
     aside: bool
     source: str = ""
@@ -470,7 +471,7 @@ class Outbox:
         """Queue values that come from no event; times in seconds since 1970, `origin` is for the log.
 
         Args:
-            believed: when they were known, for values of others; else now.
+            believed: when they were known, or `AT_ITS_END`, for values of others; else now.
 
         Raises:
             OutboxError: nothing was stored.

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from pydantic import SecretStr
 
 from cariflex.durations import format_duration
-from cariflex.ven.outbox import Outbox, Post
+from cariflex.ven.outbox import AT_ITS_END, Outbox, Post
 from cariflex.ven.trace import trace
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ class Sender:
         elif post.source:  # FlexMeasures itself makes whoever sends them the source of values
             path = "/cariflex/v1/values"
             body |= {"sensor": post.sensor, "values": post.values, "unit": post.unit, "source": post.source}
+            if post.belief == AT_ITS_END:
+                body["prior"] = None
         else:
             path = f"/api/v3_0/sensors/{post.sensor}/data"
             body |= {"duration": format_duration(span), "values": post.values, "unit": post.unit}
