@@ -716,6 +716,9 @@ def topology_problems(topology: object, units_allowed: Collection[str] = ()) -> 
 
 # --- an environment's differences ----------------------------------------------------------------------------------
 
+# A container that is there for one entry alone goes with it: entry -> container.
+_SERVED_BY = {"feeds": "cariflex-feeds"}
+
 # Below these, null is a value ("Docker chooses the address"), not a removal; * is any one name.
 _NULL_IS_A_VALUE = ("containers", "*", "networks", "*")
 
@@ -733,13 +736,22 @@ def _merged(declared: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
     return merged
 
 
-def without_nulls(topology: dict[str, Any], _path: tuple[str, ...] = ()) -> dict[str, Any]:
+def without_nulls(topology: dict[str, Any]) -> dict[str, Any]:
     """The topology without the entries that are null: an override removes what it sets to null.
 
-    A container's address on a network stays null, because there null means that Docker chooses it.
+    A container's address on a network stays null, because there null means that Docker chooses it. A container that is
+    there for such an entry alone goes with it.
     """
+    kept = _without_nulls(topology)
+    if isinstance(containers := kept.get("containers"), dict):
+        gone = {container for entry, container in _SERVED_BY.items() if topology.get(entry, ...) is None}
+        kept["containers"] = {name: value for name, value in containers.items() if name not in gone}
+    return kept
+
+
+def _without_nulls(topology: dict[str, Any], _path: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
-        key: without_nulls(value, (*_path, key)) if isinstance(value, dict) else value
+        key: _without_nulls(value, (*_path, key)) if isinstance(value, dict) else value
         for key, value in topology.items()
         if value is not None or _is_null_value((*_path, key))
     }

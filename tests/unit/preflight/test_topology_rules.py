@@ -268,6 +268,14 @@ def test_null_address_is_kept_because_docker_chooses_it(topology: dict[str, Any]
     assert override_problems(topology, overrides) == []
 
 
+def test_without_feeds_their_container_goes_too(topology: dict[str, Any]) -> None:
+    for overrides in ({"feeds": None}, {"feeds": None, "containers": {"cariflex-feeds": None}}):
+        result = combined(topology, overrides)
+        assert "feeds" not in result
+        assert set(topology["containers"]) - set(result["containers"]) == {"cariflex-feeds"}
+        assert override_problems(topology, overrides) == topology_problems(result) == []
+
+
 def test_without_nulls_keeps_everything_else(topology: dict[str, Any]) -> None:
     assert without_nulls(topology) == topology
 
