@@ -349,30 +349,43 @@ WITH RECURSIVE known AS (
 # The last of each; what happens seldom is looked for in a longer time than the dashboard's.
 TASKS_SQL = f"""\
 {_SAMPLES_SQL}
-SELECT task AS "Task", status AS "Status", at AS "Last", waiting AS "Waiting", failed AS "Failed", detail AS "Detail"
+SELECT
+  task AS "Task",
+  status AS "Status",
+  at AS "Last",
+  waiting AS "Waiting",
+  failed AS "Failed",
+  eur AS "Saves",
+  kwh AS "Saves energy",
+  kw AS "Saves peak",
+  detail AS "Detail"
 FROM (
   (
-    SELECT 1 AS part, 'queue ' || name AS task, status, time AS at, waiting, failed, detail
+    SELECT 1 AS part, 'queue ' || name AS task, status, time AS at, waiting, failed,
+      NULL AS eur, NULL AS kwh, NULL AS kw, detail
     FROM latest
     WHERE kind = 'queue'
   )
   UNION ALL
   (
-    SELECT 2, 'schedule', status, started_at, NULL, NULL, COALESCE(error, trigger)
+    SELECT 2, 'schedule', status, started_at, NULL, NULL,
+      baseline_cost_eur - cost_eur, baseline_energy_kwh - energy_kwh, baseline_peak_kw - peak_kw,
+      COALESCE(error, trigger)
     FROM ems.schedule_run
     ORDER BY started_at DESC
     LIMIT 10
   )
   UNION ALL
   (
-    SELECT DISTINCT ON (kind) 3, 'backup ' || kind, status, started_at, NULL, NULL, COALESCE(error, archive)
+    SELECT DISTINCT ON (kind) 3, 'backup ' || kind, status, started_at, NULL, NULL, NULL, NULL, NULL,
+      COALESCE(error, archive)
     FROM ems.backup_run
     WHERE started_at > now() - interval '31 days'
     ORDER BY kind, started_at DESC
   )
   UNION ALL
   (
-    SELECT 4, 'restore drill', status, started_at, NULL, NULL, COALESCE(error, archive)
+    SELECT 4, 'restore drill', status, started_at, NULL, NULL, NULL, NULL, NULL, COALESCE(error, archive)
     FROM ems.drill_run
     ORDER BY started_at DESC
     LIMIT 1
@@ -506,8 +519,13 @@ class Panels:
             panel.override_by_name(name, settings)
         return panel
 
-    def signal(self, id_: int, title: str, description: str, name: str, combined_by: str) -> timeseries.Panel:
-        """A panel with one bar for each interval of a signal that is there only while an event lasts."""
+    def signal(
+        self, id_: int, title: str, description: str, name: str, combined_by: str, steps: Sequence[d.Threshold]
+    ) -> timeseries.Panel:
+        """A panel with one bar for each interval of a signal that is there only while an event lasts.
+
+        Its colour says how strict it is: `steps` are where colours begin.
+        """
         return (
             self.series(id_, title, description, self.named(name), AFTER_SENSOR, combined_by)
             .draw_style(m.GraphDrawStyle.BARS)
@@ -515,6 +533,8 @@ class Panels:
             .bar_width_factor(1)
             .fill_opacity(40)
             .axis_soft_min(0)
+            .thresholds(dashboard.ThresholdsConfig().mode(d.ThresholdsMode.ABSOLUTE).steps(list(steps)))
+            .color_scheme(dashboard.FieldColor().mode(d.FieldColorModeId.THRESHOLDS))
         )
 
     def freshness(self, id_: int, title: str, description: str, sensors: Sequence[Sensor]) -> table.Panel:
@@ -669,6 +689,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Share of maximum consumption that LOAD_CONTROL events allow. Zoomed out: the strictest.",
                 "load_control_signal",
                 "min",
+                [d.Threshold(None, "red"), d.Threshold(50, "orange"), d.Threshold(100, "green")],
             )
             .axis_soft_max(100)
             .links([_to_panel("OpenADR events and opts", 10), _to_panel("S2 instruction log", 11)])
@@ -680,6 +701,7 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
                 "Level of SIMPLE events. Zoomed out: the highest.",
                 "demand_response_signal",
                 "max",
+                [d.Threshold(None, "green"), d.Threshold(1, "yellow"), d.Threshold(2, "orange"), d.Threshold(3, "red")],
             )
             .axis_soft_max(3)
             .decimals(0)
@@ -739,12 +761,16 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             panels.log(
                 12,
                 "Job queue and tasks",
-                "Queues of FlexMeasures' worker, and the last runs of schedules, backups and restore drills.",
+                "Queues of FlexMeasures' worker, and the last runs of schedules, backups and restore drills. A schedule"
+                " saves against doing nothing: money, energy from the grid, and of the highest power from the grid.",
                 TASKS_SQL,
                 {
                     "Status": _words(ok="green", running="blue", failed="red"),
                     "Waiting": _steps(units.Short, 20, 100),
                     "Failed": _steps(units.Short, 1, 10),
+                    "Saves": _unit(units.Euro, 2),
+                    "Saves energy": _unit(units.KiloWattHour),
+                    "Saves peak": _unit(units.KiloWatt),
                 },
             ).links([_to_panel("Schedule against actual", 9), _to_panel("Container health", 14)])
         )

@@ -228,8 +228,9 @@ OBSERVED = (
     """INSERT INTO ems.openadr_opt (ven, event_id, modification_number, time, opt_type, reason)
        VALUES ('ven', 'cap-1', 0, now() - interval '2 hours', 'optIn', NULL),
          ('ven', 'cap-1', 0, now() - interval '1 hour', 'optOut', 'maintenance')""",
-    """INSERT INTO ems.schedule_run (id, started_at, finished_at, trigger, status)
-       VALUES (gen_random_uuid(), now() - interval '1 hour', now(), 'rhythm', 'ok')""",
+    """INSERT INTO ems.schedule_run (id, started_at, finished_at, trigger, status, cost_eur, baseline_cost_eur,
+         energy_kwh, baseline_energy_kwh, peak_kw, baseline_peak_kw)
+       VALUES (gen_random_uuid(), now() - interval '10 minutes', now(), 'rhythm', 'ok', 8, 10, 95, 90, 40, 100)""",
     """INSERT INTO ems.health_sample (time, kind, name, status, cpu, memory_bytes, memory_limit_bytes, restarts,
          disk_used_fraction, certificate_days, outbox_age_seconds, waiting, failed)
        SELECT now() - minutes * interval '1 minute', kind, name, 'ok', 0.1, 1000, 4000, 0, disk, days, outbox, 0, 0

@@ -16,7 +16,7 @@ VARIABLES = load("roles/grafana/vars/main.yml")
 ALERTS = {
     alert["uid"].removeprefix("cariflex-"): jinja2.Environment(autoescape=False)  # noqa: S701 - SQL, not HTML
     .from_string(alert["sql"])
-    .render(VARIABLES)
+    .render(VARIABLES | {"grafana_plan_every": "PT15M"})
     for alert in VARIABLES["_grafana_alerts"]
 }
 
@@ -87,6 +87,8 @@ def test_nothing_fires_while_all_is_well(alert: str, fires: Fires) -> None:
         ("backup-missed", "UPDATE ems.backup_run SET kind = 'wal'", {"backup_run"}),
         ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '9 days'", {"drill_run"}),
         ("drill-missed", "UPDATE ems.drill_run SET differences = 1", {"drill_run"}),
+        ("plan-missed", "UPDATE ems.schedule_run SET started_at = now() - interval '61 minutes'", {"schedule_run"}),
+        ("plan-missed", "UPDATE ems.schedule_run SET status = 'failed'", {"schedule_run"}),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'failed' WHERE kind = 'full'", {"backup"}),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'failed', kind = 'offsite'", {"copy elsewhere"}),
         ("backup-failed", "UPDATE ems.drill_run SET status = 'failed'", {"restore drill"}),
@@ -107,6 +109,7 @@ def test_what_is_wrong_fires(alert: str, statement: str, names: set[str], fires:
         ("certificate-ends", LATER.format("certificate_days", "'certificate', 'vtn', 'ok', 20.1")),
         ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '25 hours'"),
         ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '191 hours'"),
+        ("plan-missed", "UPDATE ems.schedule_run SET started_at = now() - interval '59 minutes'"),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'running'"),
     ],
 )
@@ -114,8 +117,16 @@ def test_what_is_near_the_limit_does_not_fire(alert: str, statement: str, fires:
     assert fires(alert, statement) == set()
 
 
-@pytest.mark.parametrize(("alert", "table"), [("backup-missed", "backup_run"), ("drill-missed", "drill_run")])
-def test_a_young_host_has_missed_nothing_yet(alert: str, table: str, fires: Fires) -> None:
-    nothing = f"DELETE FROM ems.{table}"  # noqa: S608 - one of two names
+@pytest.mark.parametrize(
+    ("alert", "table", "age"),
+    [
+        ("backup-missed", "backup_run", "1 day"),
+        ("drill-missed", "drill_run", "1 day"),
+        ("plan-missed", "schedule_run", "50 minutes"),
+    ],
+)
+def test_a_young_host_has_missed_nothing_yet(alert: str, table: str, age: str, fires: Fires) -> None:
+    nothing = f"DELETE FROM ems.{table}"  # noqa: S608 - one of three names
     assert fires(alert, nothing) == {table}
-    assert fires(alert, "DELETE FROM ems.health_sample WHERE time < now() - interval '1 day'") == set()
+    young = f"DELETE FROM ems.health_sample WHERE time < now() - interval '{age}'"  # noqa: S608 - of the list
+    assert fires(alert, young) == set()

@@ -127,6 +127,13 @@ def test_tasks_are_queues_schedules_backups_and_drills(ask: Ask, grafana_ro: Con
     ]
 
 
+def test_a_schedule_shows_what_it_saves(ask: Ask, grafana_ro: Connection) -> None:
+    listed = {one["Task"]: one for one in rows(ask, grafana_ro, TASKS)}
+    saves = ("Saves", "Saves energy", "Saves peak")
+    assert [listed["schedule"][name] for name in saves] == [2, -5, 60], "of money, energy and the peak"
+    assert [listed["backup full"][name] for name in saves] == [None] * 3
+
+
 def test_the_last_sample_of_everything_is_shown(ask: Ask, superuser: Connection) -> None:
     superuser.execute(
         """INSERT INTO ems.health_sample (time, kind, name, status)
@@ -208,6 +215,7 @@ def test_freshness_ignores_prices_of_tomorrow(ask: Ask, superuser: Connection) -
         ("ems.openadr_event", "signal"),
         ("ems.openadr_opt", "reason"),
         ("ems.schedule_run", "trigger"),
+        ("ems.schedule_run", "baseline_peak_kw"),
         ("ems.health_sample", "waiting"),
         ("ems.health_sample", "memory_limit_bytes"),
         ("ems.backup_run", "archive"),

@@ -161,6 +161,40 @@ def test_units_and_legends(title: str, unit: str) -> None:
     assert panel["description"]
 
 
+def test_what_can_be_good_or_bad_has_colours_for_it() -> None:
+    """Of a panel: from which value on what it shows is orange or red, in all that it shows or in its columns."""
+    panels = {panel["title"]: panel for panel in json.loads(FILES[0].read_text(encoding="utf-8"))["panels"]}
+
+    def steps(panel: str, column: str = "") -> list[tuple[float | None, str]]:
+        config = panels[panel]["fieldConfig"]
+        found = [config["defaults"].get("thresholds")]
+        if column:
+            (override,) = (o for o in config["overrides"] if o["matcher"]["options"] == column)
+            found = [setting["value"] for setting in override["properties"] if setting["id"] == "thresholds"]
+        return [(step["value"], step["color"]) for step in found[0]["steps"]]
+
+    assert steps("Grid net power") == [(None, "green"), (0, "orange")]
+    assert steps("Load-control signal") == [(None, "red"), (50, "orange"), (100, "green")]
+    assert steps("Demand-response signal") == [(None, "green"), (1, "yellow"), (2, "orange"), (3, "red")]
+    assert steps("S2 instruction log", "Accepted after") == [(None, "green"), (5, "orange"), (30, "red")]
+    assert steps("Job queue and tasks", "Failed") == [(None, "green"), (1, "orange"), (10, "red")]
+    assert steps("Data freshness", "Intervals missing") == [(None, "green"), (3, "orange"), (12, "red")]
+    assert steps("Container health", "Days left") == [(None, "red"), (7, "orange"), (20, "green")]
+    for signal in ("Load-control signal", "Demand-response signal"):
+        assert panels[signal]["fieldConfig"]["defaults"]["color"]["mode"] == "thresholds"
+
+
+def test_savings_are_in_money_energy_and_power() -> None:
+    (tasks,) = (p for p in json.loads(FILES[0].read_text(encoding="utf-8"))["panels"] if p["id"] == 12)
+    units = {
+        override["matcher"]["options"]: setting["value"]
+        for override in tasks["fieldConfig"]["overrides"]
+        for setting in override["properties"]
+        if setting["id"] == "unit" and override["matcher"]["options"].startswith("Saves")
+    }
+    assert units == {"Saves": "currencyEUR", "Saves energy": "kwatth", "Saves peak": "kwatt"}
+
+
 def test_weather_has_a_unit_for_each_quantity() -> None:
     (weather,) = (p for p in json.loads(FILES[0].read_text(encoding="utf-8"))["panels"] if p["title"] == "Weather")
     units = {

@@ -41,6 +41,10 @@ SECONDS = Gauge("cariflex_planner_seconds", "How long the last plan took, by par
 PLANNED = Gauge("cariflex_planner_plan_timestamp_seconds", "When the last plan was made, as Unix time; 0: never.")
 ENDS = Gauge("cariflex_planner_plan_end_timestamp_seconds", "When the last plan ends, as Unix time; 0: there is none.")
 SAVED = Gauge("cariflex_planner_saved_eur", "What the last plan saves against doing nothing.")
+SAVED_KWH = Gauge("cariflex_planner_saved_kwh", "The energy from the grid that the last plan saves.")
+SAVED_PEAK = Gauge(
+    "cariflex_planner_saved_peak_kw", "How much the last plan takes off the highest power from the grid."
+)
 
 
 class NothingToPlanError(Exception):
@@ -360,7 +364,8 @@ class Planner:
         ENDS.set(window.end)
         if run.saved:
             SAVED.set(run.saved.eur)
-        if run.saved:
+            SAVED_KWH.set(run.saved.kwh)
+            SAVED_PEAK.set(run.saved.peak_kw)
             log.info("plan compared", extra={"job": job, "saved": run.saved.as_dict()})
         missing = sorted(settings.resources.keys() - plans.keys())
         if missing:
