@@ -200,7 +200,7 @@ def test_alerts_ask_the_same_datasource_and_lead_to_panels_that_exist(stacks: di
     provisioned = yaml.safe_load(files["provisioning/alerting/alerts.yml"])
     (group,) = provisioned["groups"]
     rules = {rule["uid"]: rule for rule in group["rules"]}
-    assert len(rules) == len(group["rules"]) == 9
+    assert len(rules) == len(group["rules"]) == 10
     for rule in rules.values():
         found, fires = rule["data"]
         assert found["datasourceUid"] == found["model"]["datasource"]["uid"] == "cariflex-postgresql"
@@ -211,6 +211,33 @@ def test_alerts_ask_the_same_datasource_and_lead_to_panels_that_exist(stacks: di
         # Grafana takes a $ for a variable of its environment
         assert "$" not in found["model"]["rawSql"]
         assert rule["annotations"]["summary"]
+
+
+def test_a_key_of_open_meteo_is_a_file_and_leads_to_its_customers_service(tmp_path: Path) -> None:
+    images = {name: f"example/{name}:1" for name in IMAGES}
+    for key, host in (("k3y-0123456789", "customer-api"), ("", "api")):
+        folder = tmp_path / host
+        folder.mkdir()
+        given = {"images_references": images, "vault_open_meteo_api_key": key, "rendered_roles": ["feeds"]}
+        stack = render("prod", folder, **given)["feeds"]
+        weather = yaml.safe_load(stack.files["conf/feeds.yml"])["weather"]
+        assert weather["url"] == f"https://{host}.open-meteo.com"
+        assert weather.get("with_key", False) is bool(key)
+        assert stack.secrets.get("open_meteo_api_key", "") == key
+        assert ("open_meteo_api_key" in stack.services["cariflex-feeds"]["secrets"]) is bool(key)
+        assert not key or all(key not in text for text in stack.files.values())
+
+
+def test_nobody_waits_for_plans_where_nobody_plans(tmp_path: Path) -> None:
+    images = {name: f"example/{name}:1" for name in IMAGES}
+    for schedules, waited in (({"schedules": {"every": "PT30M"}}, ["PT30M"]), ({"schedules": None}, [])):
+        folder = tmp_path / str(len(waited))
+        folder.mkdir()
+        given = {"images_references": images, "topology_overrides": schedules, "rendered_roles": ["grafana"]}
+        text = render("test", folder, **given)["grafana"].files["provisioning/alerting/alerts.yml"]
+        (group,) = yaml.safe_load(text)["groups"]
+        rules = [rule for rule in group["rules"] if rule["uid"] == "cariflex-plan-missed"]
+        assert [re.findall("4 [*] interval '(.*?)'", rule["data"][0]["model"]["rawSql"])[0] for rule in rules] == waited
 
 
 def test_dashboards_lead_to_flexmeasures_of_the_environment(stacks: dict[str, Stack], environment: str) -> None:

@@ -25,7 +25,7 @@ from cariflex.feeds.storages import Fleet, Storage
 from cariflex.feeds.tariff import Daily, TariffError, listed
 from cariflex.feeds.weather import CLEAR_SKY, Place, Weather
 from cariflex.settings import SettingsError
-from cariflex.ven.outbox import Outbox, Post
+from cariflex.ven.outbox import AT_ITS_END, Outbox, Post
 
 ZONE = ZoneInfo("America/Martinique")
 DAYS = st.dates(date(2024, 1, 1), date(2032, 12, 31))
@@ -181,6 +181,7 @@ def test_history_is_made_up_once_and_then_five_minutes_at_a_time(tmp_path: Path,
         (n, 576, "simulator") for n in (41, 42, 43)
     }
     assert {post.start + CELL * 576 for post in posts} == {NOW // CELL * CELL}
+    assert {post.belief for post in posts} == {AT_ITS_END}, "history that is made up now was not unknown before"
     run(simulator(outbox, tmp_path), NOW + CELL)
     assert {(post.sensor, len(post.values)) for post in drained(outbox)} == {(41, 1), (43, 1)}, "the CEM tells of 42"
     assert job.restless(NOW) is None
@@ -202,7 +203,8 @@ def test_without_open_meteo_dev_gets_a_clear_sky_that_says_so(tmp_path: Path, ou
     posts = drained(outbox)
     assert {post.source for post in posts} == {CLEAR_SKY}
     assert sum(len(post.values) for post in posts if post.start < NOW) >= 7 * 24 - 1
-    assert any(post.start > NOW and post.belief <= NOW for post in posts), "a forecast"
+    assert {post.belief for post in posts if post.start < NOW} == {AT_ITS_END}
+    assert {post.belief for post in posts if post.start > NOW} == {NOW}, "a forecast, believed now"
     with pytest.raises(JobError, match="it does not answer"):
         run(WeatherJob(away, sensors, place, outbox, Progress(tmp_path)))
     assert drained(outbox) == [], "elsewhere nothing is made up"
@@ -239,6 +241,29 @@ def test_a_tariff_is_a_table_or_a_file(tmp_path: Path) -> None:
     box = Outbox(tmp_path)
     with pytest.raises(SettingsError, match=r"tariff: /nowhere.csv cannot be read"):
         jobs_of(wrong, box)
+    box.close()
+
+
+KEYED: dict[str, Any] = {
+    "url": "https://customer-api.open-meteo.com",
+    "with_key": True,
+    "sensors": {"irradiance": {"sensor": 81, "unit": "W/m²", "resolution": "PT1H"}},
+}
+
+
+def test_a_key_is_read_from_its_file_and_never_sent_in_the_clear(tmp_path: Path) -> None:
+    given = {**SETTINGS, "simulated": None, "data_dir": tmp_path, "secrets_dir": tmp_path, "weather": KEYED}
+    box = Outbox(tmp_path)
+    with pytest.raises(SettingsError, match="open_meteo_api_key: secret cannot be read"):
+        jobs_of(FeedsSettings(**given), box)
+    (tmp_path / "open_meteo_api_key").write_text("k3y\n")
+    (job,) = jobs_of(FeedsSettings(**given), box)
+    assert isinstance(job, WeatherJob)
+    key = job._open_meteo._api_key
+    assert key is not None
+    assert key.get_secret_value() == "k3y"
+    with pytest.raises(ValidationError, match="a key is not sent in the clear"):
+        FeedsSettings(**{**given, "weather": KEYED | {"url": "http://weather.internal"}})
     box.close()
 
 

@@ -138,6 +138,15 @@ async def test_what_fails_once_is_asked_again(tmp_path: Path) -> None:
         assert meteo.trouble is None
 
 
+async def test_an_answer_that_stays_no_json_is_said(tmp_path: Path) -> None:
+    async with service() as at:
+        at.fail[FORECAST] = [lambda: web.Response(text='{"hourly": [') for _ in range(module.ATTEMPTS)]
+        with pytest.raises(OpenMeteoError, match="/v1/forecast answered with something that is no JSON"):
+            await client(at, tmp_path, Clock()).weather()
+        assert at.paths == [RUNS, *[FORECAST] * module.ATTEMPTS]
+    assert not (tmp_path / "weather.json").exists()
+
+
 async def test_attempts_have_an_end_and_rests_grow(tmp_path: Path) -> None:
     clock = Clock()
     async with service() as at:

@@ -92,14 +92,16 @@ def jobs_of(settings: FeedsSettings, outbox: Outbox) -> list[Job]:
     """The jobs that the settings ask for.
 
     Raises:
-        SettingsError: the tariff's file cannot be used.
+        SettingsError: the tariff's file or a secret cannot be used.
     """
     zone, place = ZoneInfo(settings.timezone), Place(settings.latitude, settings.longitude)
     progress = Progress(settings.data_dir)
     simulated = settings.simulated
     jobs: list[Job] = []
     if settings.weather:
-        open_meteo = OpenMeteo(place, settings.data_dir / "open-meteo.json", url=str(settings.weather.url))
+        key = settings.secret("open_meteo_api_key") if settings.weather.with_key else None
+        cache = settings.data_dir / "open-meteo.json"
+        open_meteo = OpenMeteo(place, cache, url=str(settings.weather.url), api_key=key)
         sensors = {str(name): fed for name, fed in settings.weather.sensors.items()}
         history = simulated.history if simulated else None
         jobs.append(WeatherJob(open_meteo, sensors, place, outbox, progress, fallback_history=history))

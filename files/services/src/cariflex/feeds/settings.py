@@ -34,10 +34,19 @@ class Weather(BaseModel):
         description="Open-Meteo's address",
         examples=["https://api.open-meteo.com"],
     )
+    with_key: bool = Field(
+        False, description="whether Open-Meteo wants a key: the secret open_meteo_api_key", examples=[True]
+    )
     sensors: dict[Literal["irradiance", "temperature", "wind_speed"], FedSensor] = Field(
         description="the sensors of irradiance (W/m²), temperature (°C) and wind_speed (m/s)",
         examples=[{"irradiance": {"sensor": 81, "unit": "W/m²", "resolution": "PT1H"}}],
     )
+
+    @model_validator(mode="after")
+    def _no_key_in_the_clear(self) -> Self:
+        if self.with_key and self.url.scheme != "https":
+            raise ValueError(f"with_key needs an https address, not {self.url}: a key is not sent in the clear")
+        return self
 
 
 class Tariff(BaseModel):
