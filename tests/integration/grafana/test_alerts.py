@@ -130,3 +130,57 @@ def test_a_young_host_has_missed_nothing_yet(alert: str, table: str, age: str, f
     assert fires(alert, nothing) == {table}
     young = f"DELETE FROM ems.health_sample WHERE time < now() - interval '{age}'"  # noqa: S608 - of the list
     assert fires(alert, young) == set()
+
+
+def broken(superuser: Connection, error: type[psycopg.Error]) -> set[str]:
+    """The alerts whose queries fail with this error for grafana_ro."""
+    superuser.execute("SET LOCAL ROLE grafana_ro")
+    found = set()
+    for alert, sql in ALERTS.items():
+        try:
+            with superuser.transaction():
+                superuser.execute(sql.encode())
+        except error:
+            found.add(alert)
+    return found
+
+
+SAMPLED = {"openadr-silent", "worker-dead", "outbox-old"}
+MISSED = {"backup-missed", "drill-missed", "plan-missed"}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "alerts"),
+    [
+        ("timed_belief", "event_start", {"stale-data"}),
+        ("timed_belief", "source_id", {"stale-data"}),
+        ("data_source", "type", {"stale-data"}),
+        ("sensor", "event_resolution", {"stale-data"}),
+        ("ems.health_sample", "time", SAMPLED | MISSED | {"disk-full", "certificate-ends"}),
+        ("ems.health_sample", "status", {"openadr-silent", "worker-dead"}),
+        ("ems.health_sample", "outbox_age_seconds", {"outbox-old"}),
+        ("ems.health_sample", "disk_used_fraction", {"disk-full"}),
+        ("ems.health_sample", "certificate_days", {"certificate-ends"}),
+        ("ems.backup_run", "kind", {"backup-missed", "backup-failed"}),
+        ("ems.drill_run", "differences", {"drill-missed"}),
+        ("ems.drill_run", "status", {"drill-missed", "backup-failed"}),
+        ("ems.schedule_run", "started_at", {"plan-missed"}),
+    ],
+)
+def test_a_column_that_is_dropped_is_noticed(table: str, column: str, alerts: set[str], superuser: Connection) -> None:
+    superuser.execute(f"ALTER TABLE {table} DROP COLUMN {column} CASCADE".encode())
+    assert broken(superuser, psycopg.errors.UndefinedColumn) == alerts
+
+
+@pytest.mark.parametrize(
+    ("table", "alerts"),
+    [
+        ("ems.health_sample", SAMPLED | MISSED | {"disk-full", "certificate-ends"}),
+        ("ems.backup_run", {"backup-missed", "backup-failed"}),
+        ("ems.drill_run", {"drill-missed", "backup-failed"}),
+        ("ems.schedule_run", {"plan-missed"}),
+    ],
+)
+def test_a_grant_that_is_missing_is_noticed(table: str, alerts: set[str], superuser: Connection) -> None:
+    superuser.execute(f"REVOKE SELECT ON {table} FROM grafana_ro".encode())  # noqa: S608  of the list
+    assert broken(superuser, psycopg.errors.InsufficientPrivilege) == alerts
