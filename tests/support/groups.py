@@ -13,6 +13,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "services": ("unit/services", "unit/fm_plugin", "contract/openadr", "integration/services"),
     "flexmeasures": ("integration/flexmeasures",),
     "lint": ("lint",),
+    # in one process, which measures what they reach of module_utils (tests/support/measured.py)
+    "module_utils": ("unit/modules", "unit/preflight", "unit/backup"),
     "grafana": ("integration/grafana",),
     "backup": ("integration/backup",),
     "traefik": ("integration/traefik",),

@@ -1,4 +1,4 @@
-"""Branch coverage of the FlexMeasures clients, measured while their tests run; test_coverage.py judges it.
+"""Branch coverage of module_utils, measured while its tests run; test_coverage.py judges it.
 
 All tests of a folder run in one process (tests/support/groups.py). What a file does when it is imported counts too, so
 that measuring begins with the collection of tests.
@@ -15,7 +15,11 @@ import coverage
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTS = frozenset((ROOT / "tests/unit/modules").glob("test_flexmeasures_*.py"))
+MEASURED = ROOT / "module_utils"
+JUDGE = ROOT / "tests/unit/modules/test_coverage.py"
+TESTS = frozenset(
+    path for folder in ("modules", "preflight", "backup") for path in (ROOT / "tests/unit" / folder).glob("test_*.py")
+) - {JUDGE}
 
 
 class Measured:
@@ -25,12 +29,12 @@ class Measured:
         # the process that only hands tests out runs none
         hands_out = bool(config.getoption("numprocesses", default=None)) and not hasattr(config, "workerinput")
         self._off = hands_out or bool(config.getoption("cov_source", default=None))
-        files = str(ROOT / "module_utils/flexmeasures_*.py")
+        files = str(MEASURED / "*.py")
         self._coverage = coverage.Coverage(data_file=None, config_file=False, branch=True, include=[files])
         self._run: set[Path] = set()
         self._on(start=True)
         # other tests of this process may import them first, while nothing is measured
-        for path in sorted((ROOT / "module_utils").glob("flexmeasures_*.py")):
+        for path in sorted(MEASURED.glob("[!_]*.py")):
             importlib.import_module(f"module_utils.{path.stem}")
 
     def _on(self, *, start: bool) -> None:
@@ -56,6 +60,6 @@ class Measured:
     def percent(self) -> tuple[float, str]:
         """How much was covered, lines and branches, with the report by file; skips when not everything was run."""
         if self._off or self._run != TESTS:
-            pytest.skip("only part of the tests of the FlexMeasures modules ran in this process")
+            pytest.skip("only part of the tests of module_utils ran in this process")
         report = io.StringIO()
         return self._coverage.report(file=report, show_missing=True), report.getvalue()
