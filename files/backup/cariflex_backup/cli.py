@@ -13,6 +13,8 @@ from typing import Any
 
 from cariflex_backup import offsite
 from cariflex_backup import settings as settings_file
+from cariflex_backup.anonymize.anonymizing import Order as Anonymizing
+from cariflex_backup.anonymize.anonymizing import anonymize as anonymize_archive
 from cariflex_backup.archive import Archive, archive_at, archives, check_sum, read_manifest, unpacked
 from cariflex_backup.drill import drill as drill_folder
 from cariflex_backup.errors import BackupError
@@ -115,6 +117,13 @@ def drill(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
     return told
 
 
+def anonymize(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Make an archive of test data from an archive of production: of the same shape, without people in it."""
+    folder = given.to or settings.root / "anonymized"
+    order = Anonymizing(chosen(settings, given.archive), _identity(given), given.target, folder)
+    return anonymize_archive(settings, order)
+
+
 def offsite_list(settings: Settings, _given: argparse.Namespace) -> list[dict[str, Any]]:
     """The copies elsewhere, the newest first."""
     return offsite.copies(settings)
@@ -199,6 +208,10 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--parts", default="", help="restore these alone, with commas between them")
     restoring.add_argument("--other-keys", action="store_true", help="also where keys differ from the archive's")
     of_archive(verb("drill", drill))
+    anonymizing = verb("anonymize", anonymize)
+    of_archive(anonymizing)
+    anonymizing.add_argument("--for", dest="target", required=True, metavar="ENVIRONMENT", help="whose data it becomes")
+    anonymizing.add_argument("--to", type=Path, metavar="FOLDER", help="where to; else anonymized, beside the archives")
     verb("offsite-list", offsite_list)
     verb("offsite-check", offsite_check)
     verb("offsite-fetch", offsite_fetch).add_argument("copy", nargs="?", default="", help="its stamp; else the newest")

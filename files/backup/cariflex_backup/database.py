@@ -144,18 +144,19 @@ class Server:
             return session.fingerprint()
 
     @contextmanager
-    def session(self, database: str) -> Iterator[Session]:
-        """One transaction that sees one state."""
+    def session(self, database: str, *, writing: bool = False) -> Iterator[Session]:
+        """One transaction that sees one state; where it writes, one for each statement."""
         arguments, password = self.command([*_PSQL, database])
         process = subprocess.Popen(  # noqa: S603 - a command of this package
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
         )
         session = Session(process, database)
         try:
             session.say(password)
             session.say("SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex';\n")
             session.say("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;\n")
-            session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n")
+            if not writing:
+                session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n")
             yield session
         finally:
             if process.stdin:

@@ -5,20 +5,16 @@ Nothing of the EMS is touched but the row in ems.drill_run. The containers have 
 
 from __future__ import annotations
 
-import secrets
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cariflex_backup import loading
+from cariflex_backup import loading, throwaway
 from cariflex_backup.archive import check_folder
 from cariflex_backup.commands import run
-from cariflex_backup.database import Server
 from cariflex_backup.errors import BackupError
-from cariflex_backup.loading import LABEL, check_free, eventually, image_of
+from cariflex_backup.loading import check_free, eventually, image_of
 from cariflex_backup.making import reader
 from cariflex_backup.runs import Run, end_killed
 from cariflex_backup.settings import Settings
@@ -71,14 +67,7 @@ def _tried(settings: Settings, folder: Path, manifest: Mapping[str, Any]) -> lis
     disk = Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"], what="asking Docker").decode().strip())
     check_free(disk, loading.disk_needed(manifest["databases"]) + _RESERVE_BYTES, "a drill")
     _try_redis(image_of(settings.redis_container), folder / "redis")
-    # no data of value: neither what it does nor how it is stored need survive anything
-    command = ["postgres", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"]
-    options = ["--user", "999:999", "--env", "POSTGRES_HOST_AUTH_METHOD=trust", "--shm-size", "256m"]
-    with _throwaway([*options, image_of(settings.database_container), *command]) as name:
-        server = Server(name)
-        eventually(
-            lambda: loading.ready(server), _START_SECONDS, lambda: f"The drill's PostgreSQL did not start: {_log(name)}"
-        )
+    with throwaway.postgres(image_of(settings.database_container), "drill") as server:
         loading.load_roles(server, folder / "postgres/globals.sql")
         found = loading.load(server, folder / "postgres", manifest["databases"])
     return [f"{database}: {problem}" for database, problems in found.items() for problem in problems]
@@ -88,31 +77,14 @@ def _try_redis(image: str, folder: Path) -> None:
     """Have a Redis read the dump; it ends when it cannot."""
     command = ["--dir", "/dumps", "--dbfilename", "dump.rdb", "--save", "", "--unixsocket", "/tmp/redis"]  # noqa: S108 - in the container
     options = ["--user", "0:0", "--read-only", "--tmpfs", "/tmp", "--volume", f"{folder}:/dumps:ro"]  # noqa: S108 - in the container
-    with _throwaway([*options, "--entrypoint", "redis-server", image, *command]) as name:
+    with throwaway.container([*options, "--entrypoint", "redis-server", image, *command], "drill") as name:
 
         def loaded() -> bool:
             if run(["docker", "inspect", "--format", "{{.State.Running}}", name]).strip() != b"true":
-                raise BackupError(f"The drill's Redis could not read its dump: {_log(name)}")
+                raise BackupError(f"The drill's Redis could not read its dump: {throwaway.log_of(name)}")
             try:
                 return run(["docker", "exec", name, "redis-cli", "ping"]).strip() == b"PONG"
             except BackupError:
                 return False
 
-        eventually(loaded, _START_SECONDS, lambda: f"The drill's Redis did not start: {_log(name)}")
-
-
-@contextmanager
-def _throwaway(arguments: list[str]) -> Iterator[str]:
-    """A container without network, removed whatever happens."""
-    name = f"cariflex-drill-{secrets.token_hex(4)}"
-    safe = ["--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--label", LABEL]
-    try:
-        run(["docker", "run", "--detach", "--name", name, *safe, *arguments], what="starting the drill's container")
-        yield name
-    finally:
-        run(["docker", "rm", "--force", "--volumes", name], what="removing the drill's container")
-
-
-def _log(name: str) -> str:
-    done = subprocess.run(["docker", "logs", "--tail", "3", name], capture_output=True, text=True, check=False)  # noqa: S603, S607 - a command of this package
-    return " / ".join((done.stdout + done.stderr).strip().splitlines())
+        eventually(loaded, _START_SECONDS, lambda: f"The drill's Redis did not start: {throwaway.log_of(name)}")

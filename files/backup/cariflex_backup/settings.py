@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,21 @@ class Offsite:
 
 
 @dataclass(frozen=True)
+class Anonymize:
+    """What may stay in test data, and what must not.
+
+    Attributes:
+        names: of account, assets, sensors and types that the project itself declares for everybody to read.
+        sensors: name -> id of those whose values are public: weather, tariffs, signals of the grid.
+        canaries: texts that must not be found in the result.
+    """
+
+    names: tuple[str, ...] = ()
+    sensors: dict[str, int] = field(default_factory=dict)
+    canaries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """One host's settings.
 
@@ -48,6 +63,7 @@ class Settings:
         recipients: age's public keys; without any, archives are not encrypted.
         days, weeks, months: how long the daily, weekly and monthly archives are kept; months 0 is for ever.
         offsite: where copies are kept too, or None.
+        anonymize: what may stay in test data, or None: nothing.
     """
 
     environment: str
@@ -66,6 +82,7 @@ class Settings:
     weeks: int
     months: int
     offsite: Offsite | None = None
+    anonymize: Anonymize | None = None
 
 
 def read(path: Path = PATH) -> Settings:
@@ -78,8 +95,8 @@ def read(path: Path = PATH) -> Settings:
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BackupError(f"{path} cannot be read ({error}). Deploy it: playbooks/site.yml.") from None
-    known = {field.name for field in fields(Settings)}
-    given.setdefault("offsite", None)
+    known = {one.name for one in fields(Settings)}
+    given = {"offsite": None, "anonymize": None} | given
     if set(given) != known:
         differing = ", ".join(sorted(set(given) ^ known))
         raise BackupError(
@@ -99,4 +116,6 @@ def read(path: Path = PATH) -> Settings:
             environment_file=Path(environment) if environment else None,
             prune=offsite["prune"],
         )
+    if allowed := given["anonymize"]:
+        given["anonymize"] = Anonymize(tuple(allowed["names"]), allowed["sensors"], tuple(allowed["canaries"]))
     return Settings(**given)
