@@ -110,11 +110,7 @@ def plant(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         " VALUES (%s, %s, 0, now(), 'optOut', %s)",
         (VEN, f"call {PERSON}", f"{PERSON} est absente"),
     )
-    run(  # ids were given here, so that the counters know nothing of them
-        "SELECT setval(pg_get_serial_sequence(format('public.%I', table_name), 'id'), 10000)"
-        " FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'id'"
-        " AND pg_get_serial_sequence(format('public.%I', table_name), 'id') IS NOT NULL"
-    )
+    run("SELECT setval(seqrelid::regclass, 10000) FROM pg_sequence")  # ids were given here, unknown to the counters
 
 
 def plant_openadr(connection: psycopg.Connection[tuple[Any, ...]]) -> None:

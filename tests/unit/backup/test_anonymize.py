@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cariflex_backup.anonymize import documents, plan, traces
@@ -37,6 +37,7 @@ from cariflex_backup.errors import BackupError
 from cariflex_backup.settings import read
 
 KEY = Key(b"k" * 32)
+ANY = settings(max_examples=60, deadline=None)
 KINDS = sorted(
     {
         rule.kind
@@ -60,6 +61,7 @@ JSON = st.recursive(
 # --- pseudonyms ---
 
 
+@ANY
 @given(st.sampled_from(KINDS), st.text(), st.text())
 def test_a_text_has_one_pseudonym_and_no_other_has_it(kind: str, one: str, other: str) -> None:
     drawn = KEY.pseudonym(kind, one)
@@ -76,6 +78,7 @@ def test_every_run_has_its_own_key_and_does_not_show_it() -> None:
     assert "secret" not in repr(KEY)
 
 
+@ANY
 @given(st.binary(max_size=200))
 def test_bytes_become_others_as_long(data: bytes) -> None:
     assert len(KEY.digest(data)) == len(data)
@@ -83,12 +86,14 @@ def test_bytes_become_others_as_long(data: bytes) -> None:
     assert len(data) < 8 or KEY.digest(data) != data
 
 
+@ANY
 @given(st.integers(0, 10**9))
 def test_what_is_scaled_stays_within_the_limits_of_a_device(asset: int) -> None:
     assert LOWEST_FACTOR <= KEY.factor(asset) <= HIGHEST_FACTOR
     assert HIGHEST_FACTOR * (1 + NOISE) < 1
 
 
+@ANY
 @given(st.integers(0, 10**6), st.integers(-60, 500), st.integers(0, 300))
 def test_weeks_move_in_a_ring(asset: int, newest: int, span: int) -> None:
     ring = ring_of(newest + span, newest)
@@ -105,6 +110,7 @@ def test_weeks_move_in_a_ring(asset: int, newest: int, span: int) -> None:
 # --- documents ---
 
 
+@ANY
 @given(JSON)
 def test_of_a_document_nothing_is_left_that_could_name_somebody(document: Any) -> None:
     left = documents.cleaned(document)
