@@ -136,6 +136,7 @@ def _texts(document: Any) -> list[str]:
         ({"soc-min": "0.12 EUR/kWh", "soc-max": "call me"}, {"soc-min": "0.12 EUR/kWh"}),
         ([{"title": "Zoé", "plots": [{"sensors": [41, 42]}]}, 43], [{"plots": [{"sensors": [41, 42]}]}, 43]),
         ({"ex_post_horizon": "PT5M", "x": 596696123456}, {"ex_post_horizon": "PT5M", "x": 597000000000.0}),
+        ({"x": 1, "y": 12, "z": "Europe/Paris"}, {"x": 1, "y": 12, "z": "America/Martinique"}),
         ("Zoé", {}),
         ([["Zoé"]], [[]]),
     ],

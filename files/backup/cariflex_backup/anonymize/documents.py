@@ -31,6 +31,7 @@ WORDS = "storage|electricity|gas|heat|zero|data|INFLEXIBLE|SHIFTABLE|BREAKABLE|s
 _WORD = re.compile(WORDS)
 _QUANTITY = re.compile(rf"(-?\d+(?:\.\d+)?)( ?)({UNIT})")
 _DURATION = re.compile(r"-?P(?=\d|T\d)(?:\d{1,4}[YMWD]){0,3}(?:T(?:\d{1,4}[HMS]){1,3})?")
+_ZONE, _ZONE_KEPT = re.compile(r"[A-Z][A-Za-z_]+/[A-Z][A-Za-z_]+"), "America/Martinique"
 _LARGEST = 10**8
 _SMALLEST, _BEYOND = 1e-9, 1e15
 _DROPPED = object()
@@ -44,7 +45,7 @@ def cleaned(document: Any) -> Any:
 
 def is_harmless(text: str) -> bool:
     """Whether a text may stand in a document as it is."""
-    return _text(text) is not _DROPPED
+    return _text(text) is not _DROPPED and (text == _ZONE_KEPT or not _ZONE.fullmatch(text))
 
 
 def _cleaned(value: Any) -> Any:
@@ -63,6 +64,8 @@ def _cleaned(value: Any) -> Any:
 def _text(text: str) -> Any:
     if _WORD.fullmatch(text) or _DURATION.fullmatch(text):
         return text
+    if _ZONE.fullmatch(text):
+        return _ZONE_KEPT  # a horizon of knowledge needs one
     if (found := _QUANTITY.fullmatch(text)) is None:
         return text if text in KEYS else _DROPPED  # a plot names the key that it shows
     return f"{rounded(float(found[1])):g}{found[2]}{found[3]}"
