@@ -16,6 +16,7 @@ import yaml
 
 from tests.integration.site.conftest import Below, Drifted, Rotated, Site, Stage, below
 from tests.support.host import Answer, Host, docker, eventually
+from tests.support.panels import PSQL, without_rows
 
 pytestmark = pytest.mark.docker
 
@@ -397,6 +398,12 @@ def test_data_flow_by_themselves_a_week_of_history_weather_and_the_tariff(deploy
     # the test host has no internet
     assert {found[sensor][1] for sensor in (81, 82, 83)} == {"clear sky simulated"}
     assert found[85][0] >= 7 * 24 + 48
+    # history that is made up has been known since a meter would have told it, not since the deployment
+    known = deployed.host.sql(
+        "SELECT DISTINCT replace(data_source.name, ',', ''), belief_horizon = interval '0' FROM timed_belief"
+        " JOIN data_source ON data_source.id = source_id WHERE data_source.type = 'feed' ORDER BY 1"
+    )
+    assert known == [["clear sky simulated", "t"], ["simulator", "t"]]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -495,6 +502,32 @@ CIS: dict[str, Callable[[Container], bool]] = {
 @pytest.mark.parametrize("item", CIS)
 def test_every_container_holds(deployed: Stage, item: str) -> None:
     assert [name for name, container in deployed.host.inspect().items() if not CIS[item](container)] == []
+
+
+# --- the dashboard ---------------------------------------------------------------------------------------------------
+
+
+def test_every_panel_shows_what_has_happened(deployed: Stage) -> None:
+    """All 14, as Grafana's role, on what a deployed host has brought about by itself and for three events."""
+    for event_id, signal, unit, value in (
+        ("site-price-now", "ENERGY_PRICE", "EUR/MWh", 120),
+        ("site-load-now", "LOAD_CONTROL", "%", 50),
+        ("site-level-now", "SIMPLE", "dimensionless", 1),
+    ):
+        intervals = [{"duration": "PT2H", "value": value}]
+        body = {"signal_name": signal, "unit": unit, "start": hour(0).isoformat(), "intervals": intervals}
+        put_event(deployed, event_id, body | {"targets": "all"})
+
+    def psql(statement: str) -> str:
+        return deployed.host.run("docker", "exec", "-i", "flexmeasures-db", "sh", "-c", PSQL, stdin=statement)
+
+    def nothing_is_empty() -> bool:
+        empty = without_rows(psql)
+        assert empty == set(), f"nothing is shown in {sorted(empty)}"
+        return True
+
+    # net power has to wait for five minutes of the sun
+    eventually(nothing_is_empty, 420, pause=10)
 
 
 # --- once more -------------------------------------------------------------------------------------------------------
