@@ -30,6 +30,9 @@ pg_restore --create --list "$1" |
   exec pg_restore --create --file=- --use-list=/tmp/list "$1"
 """
 _SWAP_TRIES = 10
+# the superuser's password as the server itself was given it; the client takes it as its first line
+_ASK = 'cat "${POSTGRES_PASSWORD_FILE:-/dev/null}"'
+_AS_SUPERUSER = 'IFS= read -r PGPASSWORD && export PGPASSWORD && exec "$@"'
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -203,13 +206,16 @@ def _in_client(server: Server, dumps: Path, arguments: list[str], what: str) -> 
     Only from a file does pg_restore take several jobs, and the server's own container is not to be written to.
     """
     name = f"cariflex-restore-{secrets.token_hex(4)}"
+    # only inside its own container the superuser needs none
+    password = run(["docker", "exec", server.container, "sh", "-c", _ASK], what=f"asking {server.container}")
     return run(
         [
-            *("docker", "run", "--rm", "--name", name, "--label", LABEL),
+            *("docker", "run", "--rm", "--interactive", "--name", name, "--label", LABEL),
             *("--network", f"container:{server.container}", "--user", "0:0", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--volume", f"{dumps}:/dumps:ro"),
-            *("--env", f"PGOPTIONS={_OPTIONS}", "--entrypoint", arguments[0]),
-            *(image_of(server.container), *arguments[1:]),
+            *("--env", f"PGOPTIONS={_OPTIONS}", "--entrypoint", "sh"),
+            *(image_of(server.container), "-c", _AS_SUPERUSER, "sh", *arguments),
         ],
+        password.strip() + b"\n",
         what=what,
     )
