@@ -200,7 +200,7 @@ def test_alerts_ask_the_same_datasource_and_lead_to_panels_that_exist(stacks: di
     provisioned = yaml.safe_load(files["provisioning/alerting/alerts.yml"])
     (group,) = provisioned["groups"]
     rules = {rule["uid"]: rule for rule in group["rules"]}
-    assert len(rules) == len(group["rules"]) == 10
+    assert len(rules) == len(group["rules"]) == 11
     for rule in rules.values():
         found, fires = rule["data"]
         assert found["datasourceUid"] == found["model"]["datasource"]["uid"] == "cariflex-postgresql"

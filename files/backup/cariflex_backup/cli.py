@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cariflex_backup import offsite
+from cariflex_backup import bases, offsite, rewind, wal
 from cariflex_backup import settings as settings_file
 from cariflex_backup.anonymize.anonymizing import Order as Anonymizing
 from cariflex_backup.anonymize.anonymizing import anonymize as anonymize_archive
@@ -93,7 +93,9 @@ def prune_(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def restore(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
-    """Restore an archive over what this host has."""
+    """Restore an archive over what this host has; with --moment, its databases as they were then."""
+    if given.moment:
+        return rewind.rewind(settings, rewind.Moment(given.moment, _identity(given), given.confirm))
     archive = chosen(settings, given.archive)
     order = Order(archive, _identity(given), given.confirm, parts_named(given.parts), given.other_keys)
     return restore_archive(settings, order)
@@ -122,6 +124,26 @@ def anonymize(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
     folder = given.to or settings.root / "anonymized"
     order = Anonymizing(chosen(settings, given.archive), _identity(given), given.target, folder)
     return anonymize_archive(settings, order)
+
+
+def moments(settings: Settings, _given: argparse.Namespace) -> dict[str, Any]:
+    """To which moments the databases can be restored, and how old the newest of them is."""
+    return rewind.moments(settings)
+
+
+def base(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Make a base for moments: of what has changed since the last one or, when that is due, of everything."""
+    with terminable("Nothing was kept of this base."):
+        return bases.base(settings, full=given.full)
+
+
+def archive_wal(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+    """Receive the database's log until told to stop."""
+    if given.forget:
+        wal.forget(settings)
+        return {"archive": "forgotten"}
+    wal.archive(settings)
+    return {}
 
 
 def offsite_list(settings: Settings, _given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -207,11 +229,15 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--confirm", default="", metavar="ENVIRONMENT", help="overwrite the data of this host")
     restoring.add_argument("--parts", default="", help="restore these alone, with commas between them")
     restoring.add_argument("--other-keys", action="store_true", help="also where keys differ from the archive's")
+    restoring.add_argument("--moment", default="", help="as 2026-11-27T05:00:00-04:00: the databases as they were then")
     of_archive(verb("drill", drill))
     anonymizing = verb("anonymize", anonymize)
     of_archive(anonymizing)
     anonymizing.add_argument("--for", dest="target", required=True, metavar="ENVIRONMENT", help="whose data it becomes")
     anonymizing.add_argument("--to", type=Path, metavar="FOLDER", help="where to; else anonymized, beside the archives")
+    verb("moments", moments)
+    verb("base", base).add_argument("--full", action="store_true", help="of everything")
+    verb("archive-wal", archive_wal).add_argument("--forget", action="store_true", help="it was switched off")
     verb("offsite-list", offsite_list)
     verb("offsite-check", offsite_check)
     verb("offsite-fetch", offsite_fetch).add_argument("copy", nargs="?", default="", help="its stamp; else the newest")

@@ -20,7 +20,7 @@ from cariflex_backup import archive
 from cariflex_backup.archive import Archive
 from cariflex_backup.commands import run as run_command
 from cariflex_backup.database import Server
-from cariflex_backup.errors import BackupError
+from cariflex_backup.errors import BackupError, StoppedError
 from cariflex_backup.runs import Run, end_killed
 from cariflex_backup.settings import Settings
 from cariflex_backup.staging import stage
@@ -188,7 +188,7 @@ def terminable(state: str, *, nice: bool = True) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for one in before:
             signal.signal(one, signal.SIG_IGN)  # once is enough
-        raise BackupError(f"It was stopped ({signal.Signals(number).name}). {state}")
+        raise StoppedError(f"It was stopped ({signal.Signals(number).name}). {state}")
 
     before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:

@@ -170,7 +170,7 @@ def _check(settings: Settings, order: Order, folder: Path, manifest: Mapping[str
 
 
 def _await_server(server: Server) -> None:
-    if not _inspected([server.container]):
+    if not inspected([server.container]):
         raise BackupError(f"There is no container {server.container}. Deploy the host first: playbooks/site.yml.")
     run(["docker", "start", server.container], what=f"starting {server.container}")
     eventually(
@@ -230,9 +230,9 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
     except BaseException:
         _forget(server, databases, places)
         raise
-    users = _users(settings, order.parts, places)
-    stopped = time.monotonic()
-    with _stopped(users):
+    users = users_of(settings, order.parts, places)
+    began = time.monotonic()
+    with stopped(users):
         if databases:
             loading.swap(server, databases)
             made = order.archive
@@ -240,11 +240,11 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
         if swap_redis:
             swap_redis()
         for place in places:
-            _swap(place)
+            swap(place)
         if any(place.path == Path("/etc/wireguard") for place in places):
             _restart_wireguard()
-    _await_health(users)
-    without = time.monotonic() - stopped
+    await_health(users)
+    without = time.monotonic() - began
     for name in databases:
         loading.drop(server, name + BEFORE)
     for place in places:
@@ -270,11 +270,12 @@ def _places(settings: Settings, parts: Sequence[str], folder: Path) -> list[Plac
         for volume in settings.volumes.get(part, ()):
             source = folder / part / "volumes" / volume
             if source.is_dir():
-                found.append(Place(part, source, _mountpoint(volume)))
+                found.append(Place(part, source, mountpoint(volume)))
     return [place for place in found if place.source.is_dir()]
 
 
-def _mountpoint(volume: str) -> Path:
+def mountpoint(volume: str) -> Path:
+    """Where a volume's files are, on the host."""
     run(["docker", "volume", "create", volume], what=f"making the volume {volume}")  # does nothing to one that is there
     said = run(["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", volume], what=f"looking at {volume}")
     return Path(said.decode().strip())
@@ -286,7 +287,8 @@ def _prepare(place: Place) -> None:
     copy_tree(place.source, place.new)
 
 
-def _swap(place: Place) -> None:
+def swap(place: Place) -> None:
+    """Put what was prepared in its place; what was there waits beside it."""
     if place.path.exists():
         shutil.rmtree(place.old, ignore_errors=True)
         place.path.rename(place.old)
@@ -295,7 +297,7 @@ def _swap(place: Place) -> None:
 
 def _redis_prepared(container: str, dump: Path) -> Callable[[], None]:
     """Put Redis' dump beside the one that is there; what puts it in its place once Redis is stopped."""
-    (mount,) = [one for one in _inspected([container])[0]["Mounts"] if one["Destination"] == "/data"]
+    (mount,) = [one for one in inspected([container])[0]["Mounts"] if one["Destination"] == "/data"]
     data = Path(mount["Source"])
     new = data / f"dump.rdb{RESTORED}"
     shutil.copyfile(dump, new)
@@ -319,7 +321,7 @@ def _forget(server: Server, databases: Mapping[str, Any], places: Sequence[Place
 # --- containers ---
 
 
-def _inspected(names: Sequence[str]) -> list[dict[str, Any]]:
+def inspected(names: Sequence[str]) -> list[dict[str, Any]]:
     """Those of some containers that exist."""
     there = run(["docker", "ps", "--all", "--format", "{{.Names}}"], what="listing containers").decode().split()
     known = [name for name in names if name in there]
@@ -329,11 +331,11 @@ def _inspected(names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _users(settings: Settings, parts: Sequence[str], places: Sequence[Place]) -> list[str]:
+def users_of(settings: Settings, parts: Sequence[str], places: Sequence[Place]) -> list[str]:
     """The containers that use what is replaced, but PostgreSQL itself; Redis first, for others wait for it."""
     everything = {"postgres", "redis"} & set(parts)
     found = []
-    for one in _inspected(settings.containers):
+    for one in inspected(settings.containers):
         name = one["Name"].lstrip("/")
         sources = [Path(mount["Source"]) for mount in one["Mounts"]]
         uses = any(source.is_relative_to(place.path) for source in sources for place in places)
@@ -345,7 +347,7 @@ def _users(settings: Settings, parts: Sequence[str], places: Sequence[Place]) ->
 
 
 @contextmanager
-def _stopped(containers: Sequence[str]) -> Iterator[None]:
+def stopped(containers: Sequence[str]) -> Iterator[None]:
     """Stop containers and, whatever happens, start them again."""
     try:
         if containers:
@@ -356,9 +358,11 @@ def _stopped(containers: Sequence[str]) -> Iterator[None]:
             run(["docker", "start", *containers], what="starting the services")
 
 
-def _await_health(containers: Sequence[str]) -> None:
+def await_health(containers: Sequence[str]) -> None:
+    """Wait until all of them run and are healthy."""
+
     def ill() -> list[str]:
-        states = {one["Name"].lstrip("/"): one["State"] for one in _inspected(containers)}
+        states = {one["Name"].lstrip("/"): one["State"] for one in inspected(containers)}
         return [
             name
             for name, state in states.items()

@@ -45,6 +45,19 @@ class Anonymize:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Restoring to a moment.
+
+    Attributes:
+        days: how far back.
+        full_days: after how many days a base is a full one again.
+    """
+
+    days: int
+    full_days: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """One host's settings.
 
@@ -64,6 +77,7 @@ class Settings:
         days, weeks, months: how long the daily, weekly and monthly archives are kept; months 0 is for ever.
         offsite: where copies are kept too, or None.
         anonymize: what may stay in test data, or None: nothing.
+        moments: whether and how long every moment can be restored, or None.
     """
 
     environment: str
@@ -83,6 +97,7 @@ class Settings:
     months: int
     offsite: Offsite | None = None
     anonymize: Anonymize | None = None
+    moments: Moments | None = None
 
 
 def read(path: Path = PATH) -> Settings:
@@ -96,7 +111,7 @@ def read(path: Path = PATH) -> Settings:
     except (OSError, ValueError) as error:
         raise BackupError(f"{path} cannot be read ({error}). Deploy it: playbooks/site.yml.") from None
     known = {one.name for one in fields(Settings)}
-    given = {"offsite": None, "anonymize": None} | given
+    given = {"offsite": None, "anonymize": None, "moments": None} | given
     if set(given) != known:
         differing = ", ".join(sorted(set(given) ^ known))
         raise BackupError(
@@ -118,4 +133,6 @@ def read(path: Path = PATH) -> Settings:
         )
     if allowed := given["anonymize"]:
         given["anonymize"] = Anonymize(tuple(allowed["names"]), allowed["sensors"], tuple(allowed["canaries"]))
+    if moments := given["moments"]:
+        given["moments"] = Moments(days=moments["days"], full_days=moments["full_days"])
     return Settings(**given)

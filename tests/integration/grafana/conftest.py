@@ -69,12 +69,13 @@ class Server:
 
 
 @contextmanager
-def provisioned(folder: Path, *options: str) -> Iterator[Server]:
+def provisioned(folder: Path, *options: str, flexmeasures: bool = True) -> Iterator[Server]:
     """Roles and databases by provision.sql, tables by FlexMeasures and us, grants by grants.sql; removed afterwards.
 
     Args:
         folder: for settings and secrets.
         options: of PostgreSQL's container, with where its data lie.
+        flexmeasures: whether FlexMeasures makes its tables too, which takes its time on a disk.
     """
     roles = load("playbooks/vars/wiring.yml")["postgres_roles"]
     passwords = {role: secrets.token_urlsafe(24) for role in ("postgres", *roles)}
@@ -92,7 +93,7 @@ def provisioned(folder: Path, *options: str) -> Iterator[Server]:
         made = Server(container, port, passwords, folder / "secrets")
         wait(made)
         made.provision("provision.sql")
-        _upgrade(made)
+        _upgrade(made, flexmeasures=flexmeasures)
         made.provision("grants.sql")
         yield made
     finally:
@@ -141,16 +142,17 @@ def wait(server: Server) -> None:
             time.sleep(0.2)
 
 
-def _upgrade(server: Server) -> None:
+def _upgrade(server: Server, *, flexmeasures: bool) -> None:
     """FlexMeasures' own migrations, by its own command."""
     address = f"postgresql://flexmeasures:{server.passwords['flexmeasures']}@127.0.0.1:5432/flexmeasures"
-    docker(
-        *("run", "--rm", "--network", f"container:{server.container}", "--user", FLEXMEASURES_USER),
-        *("--workdir", HOME, "--tmpfs", f"{HOME}:uid=10002,gid=10002", "--env", f"HOME={HOME}"),
-        *("--env", f"SQLALCHEMY_DATABASE_URI={address}", "--env", "SECRET_KEY=none"),
-        *("--env", "FLEXMEASURES_ENV=production", os.environ[IMAGES[1]], "flexmeasures", "db", "upgrade"),
-        seconds=180,
-    )
+    if flexmeasures:
+        docker(
+            *("run", "--rm", "--network", f"container:{server.container}", "--user", FLEXMEASURES_USER),
+            *("--workdir", HOME, "--tmpfs", f"{HOME}:uid=10002,gid=10002", "--env", f"HOME={HOME}"),
+            *("--env", f"SQLALCHEMY_DATABASE_URI={address}", "--env", "SECRET_KEY=none"),
+            *("--env", "FLEXMEASURES_ENV=production", os.environ[IMAGES[1]], "flexmeasures", "db", "upgrade"),
+            seconds=180,
+        )
     ours = f"from cariflex.fm_plugin.migrate import _upgrade_ours; _upgrade_ours({address!r})"
     docker(
         *("run", "--rm", "--network", f"container:{server.container}", "--user", FLEXMEASURES_USER),

@@ -89,7 +89,13 @@ def test_nothing_fires_while_all_is_well(alert: str, fires: Fires) -> None:
         ("drill-missed", "UPDATE ems.drill_run SET differences = 1", {"drill_run"}),
         ("plan-missed", "UPDATE ems.schedule_run SET started_at = now() - interval '61 minutes'", {"schedule_run"}),
         ("plan-missed", "UPDATE ems.schedule_run SET status = 'failed'", {"schedule_run"}),
+        (
+            "wal-old",
+            "UPDATE ems.backup_run SET kind = 'wal', archive = 'wal', finished_at = now() - interval '301 seconds'",
+            {"wal archive"},
+        ),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'failed' WHERE kind = 'full'", {"backup"}),
+        ("backup-failed", "UPDATE ems.backup_run SET status = 'failed', kind = 'wal'", {"base"}),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'failed', kind = 'offsite'", {"copy elsewhere"}),
         ("backup-failed", "UPDATE ems.drill_run SET status = 'failed'", {"restore drill"}),
     ],
@@ -110,6 +116,10 @@ def test_what_is_wrong_fires(alert: str, statement: str, names: set[str], fires:
         ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '25 hours'"),
         ("drill-missed", "UPDATE ems.drill_run SET started_at = now() - interval '191 hours'"),
         ("plan-missed", "UPDATE ems.schedule_run SET started_at = now() - interval '59 minutes'"),
+        (
+            "wal-old",
+            "UPDATE ems.backup_run SET kind = 'wal', archive = 'wal', finished_at = now() - interval '299 seconds'",
+        ),
         ("backup-failed", "UPDATE ems.backup_run SET status = 'running'"),
     ],
 )
