@@ -17,7 +17,7 @@ from cariflex_backup.anonymize.anonymizing import Order as Anonymizing
 from cariflex_backup.anonymize.anonymizing import anonymize as anonymize_archive
 from cariflex_backup.archive import Archive, archive_at, archives, check_sum, read_manifest, unpacked
 from cariflex_backup.drill import drill as drill_folder
-from cariflex_backup.errors import BackupError
+from cariflex_backup.errors import BackupError, StoppedError
 from cariflex_backup.making import Follower, clean, locked, make, terminable
 from cariflex_backup.pruning import planned, prune
 from cariflex_backup.restore import Order, parts_named
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         told: Any = given.verb(settings, given)
-    except BackupError as error:
+    except (BackupError, StoppedError) as error:
         print(f"cariflex-backup: {error}", file=sys.stderr)
         return 1
     except OSError as error:

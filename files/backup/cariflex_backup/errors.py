@@ -7,5 +7,5 @@ class BackupError(Exception):
     """Says what is wrong, where, and what to do; shown to the operator as it is."""
 
 
-class StoppedError(BackupError):
-    """It was asked to end."""
+class StoppedError(BaseException):
+    """It was asked to end. No BackupError: what goes on after an error would go on after this too."""

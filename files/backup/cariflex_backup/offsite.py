@@ -18,7 +18,7 @@ from typing import Any
 
 from cariflex_backup.archive import Archive, check_folder, pack
 from cariflex_backup.commands import failed
-from cariflex_backup.errors import BackupError
+from cariflex_backup.errors import BackupError, StoppedError
 from cariflex_backup.making import reader
 from cariflex_backup.runs import Run
 from cariflex_backup.settings import Offsite, Settings
@@ -119,7 +119,7 @@ def push(settings: Settings, folder: Path, manifest: dict[str, Any]) -> None:
         repository.add(folder, manifest["host"], datetime.fromisoformat(manifest["made_at"]))
         if offsite.prune:
             repository.forget(settings.days, settings.weeks, settings.months)
-    except BackupError as error:
+    except (BackupError, StoppedError) as error:
         run.failed(str(error))
         raise
     run.ended()

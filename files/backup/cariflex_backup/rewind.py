@@ -24,7 +24,7 @@ from cariflex_backup import loading
 from cariflex_backup.bases import MANIFEST
 from cariflex_backup.commands import failed, run
 from cariflex_backup.database import Server
-from cariflex_backup.errors import BackupError
+from cariflex_backup.errors import BackupError, StoppedError
 from cariflex_backup.loading import LABEL, check_free, eventually, image_of
 from cariflex_backup.making import clean, locked, terminable
 from cariflex_backup.moments import Base, Range, chain, chosen, log_needed, merged, moment_of
@@ -291,7 +291,7 @@ def _swapped(settings: Settings, place: Place) -> float:
         try:
             swap(place)
             _started(server)
-        except BackupError:
+        except (BackupError, StoppedError):
             run(["docker", "stop", "--time", "30", server.container], what=f"stopping {server.container}")
             if place.old.exists():
                 place.path.rename(place.new)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cariflex_backup.commands import failed, run
 from cariflex_backup.database import Server
-from cariflex_backup.errors import BackupError, StoppedError
+from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import image_of
 from cariflex_backup.making import locked, reader, terminable
 from cariflex_backup.moments import Mark, lsn_of
@@ -63,8 +63,6 @@ def archive(settings: Settings) -> None:
             while True:
                 try:
                     _session(settings, store, bases)
-                except StoppedError:
-                    raise
                 except (BackupError, OSError) as error:
                     print(f"cariflex-backup: {error}", file=sys.stderr, flush=True)
                     time.sleep(_RETRY_SECONDS)
