@@ -48,6 +48,7 @@ class Site:
             connection.execute("INSERT INTO note VALUES (%s)", (text,))
             connection.commit()
             ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
+        assert isinstance(now, datetime)
         return now
 
     def notes(self) -> list[str]:
@@ -63,10 +64,11 @@ class Site:
 
     def base(self) -> str:
         """Make a base, when no other one is under way; its kind."""
-        ends: list[Ended] = []
-        until(lambda: ends.append(self.program.run("base")) or "Another run" not in ends[-1].error, 60)
-        assert ends[-1].status == 0, ends[-1].error
-        return str(ends[-1].told["kind"])
+        deadline = time.monotonic() + 60
+        while "Another run" in (done := self.program.run("base")).error and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert done.status == 0, done.error
+        return str(done.told["kind"])
 
     def archived(self, moment: datetime) -> None:
         """Wait until a moment can be restored."""
