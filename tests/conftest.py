@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import summary
 from tests.support.groups import group_of, rank
 from tests.support.services import Services
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 def pytest_configure(config: pytest.Config) -> None:

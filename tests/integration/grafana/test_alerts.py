@@ -171,7 +171,7 @@ MISSED = {"backup-missed", "drill-missed", "plan-missed"}
         ("ems.health_sample", "outbox_age_seconds", {"outbox-old"}),
         ("ems.health_sample", "disk_used_fraction", {"disk-full"}),
         ("ems.health_sample", "certificate_days", {"certificate-ends"}),
-        ("ems.backup_run", "kind", {"backup-missed", "backup-failed"}),
+        ("ems.backup_run", "kind", {"backup-missed", "backup-failed", "wal-old"}),
         ("ems.drill_run", "differences", {"drill-missed"}),
         ("ems.drill_run", "status", {"drill-missed", "backup-failed"}),
         ("ems.schedule_run", "started_at", {"plan-missed"}),
@@ -186,7 +186,7 @@ def test_a_column_that_is_dropped_is_noticed(table: str, column: str, alerts: se
     ("table", "alerts"),
     [
         ("ems.health_sample", SAMPLED | MISSED | {"disk-full", "certificate-ends"}),
-        ("ems.backup_run", {"backup-missed", "backup-failed"}),
+        ("ems.backup_run", {"backup-missed", "backup-failed", "wal-old"}),
         ("ems.drill_run", {"drill-missed", "backup-failed"}),
         ("ems.schedule_run", {"plan-missed"}),
     ],

@@ -50,11 +50,18 @@ def test_the_role_changes_nothing_and_leaves_the_database_for_nothing(statement:
 def test_the_role_has_no_more_than_reading(server: Any) -> None:
     with server.connect("postgres", "postgres") as connection:
         row = connection.execute(
-            "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
-            " FROM pg_roles WHERE rolname = %s",
+            "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls FROM pg_roles WHERE rolname = %s",
             (ROLE,),
         ).fetchone()
     assert row == (False,)
+
+
+def test_the_servers_files_are_copied_from_within_its_container_alone(server: Any) -> None:
+    address = f"host=127.0.0.1 port={server.port} user={ROLE} password={server.passwords[ROLE]} replication=true"
+    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry for replication"):
+        psycopg.connect(address)
+    command = f"PGPASSWORD=$(cat /run/secrets/{ROLE}_password) psql -X -h 127.0.0.1 -U {ROLE} -At 'replication=true'"
+    assert docker("exec", server.container, "sh", "-c", f"{command} -c 'SHOW wal_level'").strip() == "replica"
 
 
 def test_the_role_enters_no_other_database(server: Any) -> None:
