@@ -509,12 +509,13 @@ def test_every_container_holds(deployed: Stage, item: str) -> None:
 
 def test_every_panel_shows_what_has_happened(deployed: Stage) -> None:
     """All 14, as Grafana's role, on what a deployed host has brought about by itself and for three events."""
-    for event_id, signal, unit, value in (
-        ("site-price-now", "ENERGY_PRICE", "EUR/MWh", 120),
-        ("site-load-now", "LOAD_CONTROL", "%", 50),
-        ("site-level-now", "SIMPLE", "dimensionless", 1),
+    for event_id, signal, unit, value, lasts in (
+        # the self check has a price of its own from the next hour on
+        ("site-price-now", "ENERGY_PRICE", "EUR/MWh", 120, "PT1H"),
+        ("site-load-now", "LOAD_CONTROL", "%", 50, "PT2H"),
+        ("site-level-now", "SIMPLE", "dimensionless", 1, "PT2H"),
     ):
-        intervals = [{"duration": "PT2H", "value": value}]
+        intervals = [{"duration": lasts, "value": value}]
         body = {"signal_name": signal, "unit": unit, "start": hour(0).isoformat(), "intervals": intervals}
         put_event(deployed, event_id, body | {"targets": "all"})
 
