@@ -18,6 +18,7 @@ from cariflex.planner.model import (
     plan_of,
     plannable,
     question,
+    sale_prices,
     values_of,
     window_of,
 )
@@ -50,6 +51,18 @@ def asked(window: Window = HOUR, **different: Any) -> dict[str, Any]:
 def test_the_plan_begins_with_the_present_cell() -> None:
     assert window_of(START + 899.9, 86400, QUARTER) == DAY
     assert len(DAY.cells) == 96
+
+
+def test_where_selling_pays_more_than_buying_costs_it_counts_as_much() -> None:
+    bought = [120.0, 120.0, 80.0, 80.0]
+    assert sale_prices(HOUR, bought, [100.0, 120.0, 80.0, -5.0]) is None
+    capped = sale_prices(HOUR, bought, [100.0] * 4)
+    half = moment(START + 1800)
+    assert capped == [
+        {"start": moment(START), "end": half, "value": "100 EUR/MWh"},
+        {"start": half, "end": moment(START + 3600), "value": "80 EUR/MWh"},
+    ]
+    assert asked(sale=capped)["flex-context"]["production-price"] == capped
 
 
 def test_all_devices_are_asked_about_together_with_prices_and_what_is_not_controlled() -> None:

@@ -4,7 +4,7 @@ Powers are in kW, + is consumption; times are seconds since 1970 (UTC); prices a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,6 +104,22 @@ def limits(
     return found if limited else {}
 
 
+def sale_prices(window: Window, bought: Sequence[float], sold: Sequence[float]) -> list[dict[str, str]] | None:
+    """Prices of production that are nowhere above those of consumption; None where the sensor's are so already.
+
+    Where selling pays more than buying costs, FlexMeasures' model would buy and sell without end at once, which no
+    connection can, and its solver finds no plan. There what is sold counts as much as what is bought.
+
+    Args:
+        window: the cells.
+        bought, sold: prices of consumption and production, in EUR/MWh, one for each cell.
+    """
+    if all(sale <= price for price, sale in zip(bought, sold, strict=True)):
+        return None
+    capped = [min(price, sale) for price, sale in zip(bought, sold, strict=True)]
+    return _segments(window, capped, _price)
+
+
 def question(
     window: Window,
     devices: Mapping[str, Flexibility],
@@ -111,6 +127,7 @@ def question(
     limited: Mapping[str, Sequence[float]],
     *,
     prices: tuple[int, int],
+    sale: Sequence[Mapping[str, str]] | None = None,
     production: Sequence[int] = (),
     consumption: Sequence[int] = (),
     roundtrip_efficiency: float = 1.0,
@@ -123,12 +140,13 @@ def question(
         sensors: by device the sensor of its plan.
         limited: as `limits` gives it, of all declared devices.
         prices: the sensors of the prices of consumption and production.
+        sale: as `sale_prices` gives it, instead of the sensor of the price of production.
         production, consumption: sensors of what is not controlled.
         roundtrip_efficiency: of the storages, 0 to 1.
     """
     context: dict[str, Any] = {
         "consumption-price": {"sensor": prices[0]},
-        "production-price": {"sensor": prices[1]},
+        "production-price": {"sensor": prices[1]} if sale is None else list(sale),
         "inflexible-production": [{"sensor": sensor} for sensor in production],
         "inflexible-consumption": [{"sensor": sensor} for sensor in consumption],
     }
@@ -176,10 +194,18 @@ def _flex_model(
     return model
 
 
-def _segments(window: Window, values: Sequence[float]) -> list[dict[str, str]]:
+def _kw(value: float) -> str:
+    return f"{round(value, 6):.12g} kW"
+
+
+def _price(value: float) -> str:
+    return f"{round(value, 6):.12g} EUR/MWh"
+
+
+def _segments(window: Window, values: Sequence[float], written: Callable[[float], str] = _kw) -> list[dict[str, str]]:
     """Values as FlexMeasures takes a series in a question; equal ones together."""
     return [
-        {"start": moment(one.start), "end": moment(one.end), "value": _kw(one.value)}
+        {"start": moment(one.start), "end": moment(one.end), "value": written(one.value)}
         for one in _together(window.start, window.resolution, values)
     ]
 
@@ -228,10 +254,6 @@ def values_of(plan: Sequence[Stretch], window: Window) -> list[float]:
 def moment(seconds: float) -> str:
     """As FlexMeasures takes it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def _kw(value: float) -> str:
-    return f"{round(value, 6):.12g} kW"
 
 
 def _kwh(value: float) -> str:

@@ -204,6 +204,7 @@ class Planner:
         question = model.question(
             *(window, devices, sensors, limited),
             prices=(settings.consumption_price.sensor, settings.production_price.sensor),
+            sale=model.sale_prices(window, *self._by_cell(window, bought, sold)),
             production=settings.production,
             consumption=settings.consumption,
             roundtrip_efficiency=settings.roundtrip_efficiency,
@@ -220,6 +221,11 @@ class Planner:
         run.seconds = self._clock() - run.began
         self._planned_at = self._clock()
         await self._planned(run, job, found, devices, limited, (bought, sold))
+
+    def _by_cell(self, window: Window, bought: Mapping[int, float], sold: Mapping[int, float]) -> list[list[float]]:
+        """Both prices in each cell of a window."""
+        both = ((self._settings.consumption_price, bought), (self._settings.production_price, sold))
+        return [model.on(window, series, int(price.resolution.total_seconds())) for price, series in both]
 
     async def _prices_are_stored(self) -> None:
         """A price that an event has brought is on its way to FlexMeasures; plan when it is there."""
@@ -392,11 +398,7 @@ class Planner:
             for sensor in sensors:
                 series = await self.values(sensor, None, window)
                 other = [a + sign * b for a, b in zip(other, model.on(window, series, window.resolution), strict=True)]
-        grids = (settings.consumption_price, settings.production_price)
-        bought, sold = (
-            model.on(window, series, int(grid.resolution.total_seconds()))
-            for series, grid in zip(prices, grids, strict=True)
-        )
+        bought, sold = self._by_cell(window, *prices)
         return savings(powers, most, other, (bought, sold), window.hours)
 
     def _nothing(self, reason: str, *, void: bool) -> None:
