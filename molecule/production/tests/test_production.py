@@ -283,34 +283,6 @@ def test_it_runs_now_and_at_every_boot(unit: str, host: Any) -> None:
     assert host.service(unit).is_enabled
 
 
-def drift(report: Path) -> tuple[int, dict[str, Any]]:
-    """Status of playbooks/drift.yml and what it writes as JSON."""
-    command = ["ansible-playbook", "playbooks/drift.yml", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-i", INVENTORY]
-    done = subprocess.run(
-        [*command, "-e", f"drift_json={report}"],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_VAULT_PASSWORD_FILE": str(PASSWORD)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert report.is_file(), done.stdout
-    return done.returncode, json.loads(report.read_text())
-
-
-@pytest.mark.usefixtures("first")
-def test_a_rule_that_somebody_deleted_is_the_only_drift(host: Any, tmp_path: Path) -> None:
-    host.check_output("ufw delete allow 443/tcp")
-    try:
-        status, report = drift(tmp_path / "drift.json")
-    finally:
-        host.check_output("ufw allow 443/tcp comment 'Cariflex EMS'")
-    proof(f"drift: {report['differences']}")
-    assert status == 2
-    assert report["not_looked_at"] == []
-    assert report["differences"] == [{"where": "firewall", "declared": "allow 443/tcp", "found": "missing"}]
-
-
 @pytest.mark.usefixtures("first")
 def test_an_auditor_is_content(host: Any) -> None:
     host.check_output("apt-get install --yes --no-install-recommends lynis")

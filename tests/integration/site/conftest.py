@@ -1,7 +1,7 @@
 """One deployed host for all tests of this folder, in the stages that an operator goes through.
 
 Each stage is a fixture, made when the first test asks for it: bare, previewed, deployed, repeated, checked, rebooted,
-rotated, drifted, stopped, purged.
+rotated, stopped, purged.
 The tests are in that order, and a later stage contains the earlier ones.
 """
 
@@ -192,60 +192,11 @@ def rotated(rebooted: Stage, progress: Callable[[str], None]) -> Rotated:
     return Rotated(after.host, after.inventory, after.images, after.run, {}, old)
 
 
-# What somebody did by hand: a sensor renamed, a network made anew with another subnet, one container removed, one of
-# another image, one stopped, one at another address, and one that nobody declared.
-BY_HAND = """
-set -e
-docker network disconnect traefik-public traefik
-docker network disconnect traefik-public flexmeasures-server
-docker network rm traefik-public
-docker network create --subnet 172.28.0.0/24 traefik-public
-docker network connect traefik-public traefik
-docker network connect traefik-public flexmeasures-server
-docker rm --force openadr-simulator cariflex-feeds
-docker run --detach --name cariflex-feeds --network openadr-internal --entrypoint sleep {redis} 600
-docker stop --time 5 openadr-ven
-docker network disconnect openadr-internal openadr-vtn
-docker network connect --ip 192.168.240.50 openadr-internal openadr-vtn
-docker run --detach --name stranger --network openadr-internal --entrypoint sleep {redis} 600
-"""
-
-
-@dataclass(frozen=True)
-class Drifted(Stage):
-    """A host on which somebody worked by hand, looked at before and afterwards.
-
-    Attributes:
-        first: the run of drift.yml before.
-        report: what the one afterwards wrote as JSON.
-    """
-
-    first: Run
-    report: dict[str, Any]
-
-
 @pytest.fixture(scope="session")
-def drifted(rotated: Rotated, tmp_path_factory: pytest.TempPathFactory, progress: Callable[[str], None]) -> Drifted:
-    """Some difference of every kind."""
-    progress("a look for drift, differences, and another look: a minute")
-    first = rotated.play("playbooks/drift.yml")
-    rotated.host.sql("UPDATE sensor SET name = 'PV power' WHERE id = 41")
-    rotated.host.shell(BY_HAND.format(redis=rotated.images["redis"]))
-    before = rotated.host.inspect()
-    written = tmp_path_factory.mktemp("drift") / "drift.json"
-    run = rotated.play("playbooks/drift.yml", "-e", f"drift_json={written}")
-    after = rotated.host.inspect()
-    report = json.loads(written.read_text()) if written.is_file() else {}
-    rotated.host.run("docker", "rm", "--force", "stranger")
-    assert after.keys() == before.keys()
-    return Drifted(rotated.host, rotated.inventory, rotated.images, run, before, first, report)
-
-
-@pytest.fixture(scope="session")
-def stopped(drifted: Drifted, progress: Callable[[str], None]) -> Stage:
-    """`make down`, whatever somebody did by hand."""
+def stopped(rotated: Rotated, progress: Callable[[str], None]) -> Stage:
+    """`make down`."""
     progress("the system stopped: half a minute")
-    return stage(drifted, "playbooks/down.yml")
+    return stage(rotated, "playbooks/down.yml")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from tests.integration.site.conftest import Below, Drifted, Rotated, Site, Stage, below
+from tests.integration.site.conftest import Below, Rotated, Site, Stage, below
 from tests.support.host import Answer, Host, docker, eventually
 from tests.support.panels import PSQL, without_rows
 
@@ -656,41 +656,6 @@ def test_a_new_event_flows_with_other_secrets(rotated: Rotated) -> None:
     )
     assert event["opts"][VEN]["opt_type"] == "optIn"
     assert values(rotated, 84, "EUR/MWh", start, "PT1H", 1) == [66.5]
-
-
-# --- drift -----------------------------------------------------------------------------------------------------------
-
-
-def test_there_is_no_drift_after_a_deployment(drifted: Drifted) -> None:
-    assert drifted.first.status == 0, drifted.first.output
-    assert "No drift: all as declared" in drifted.first.output
-    assert drifted.first.count("changed") == 0
-
-
-def test_what_was_done_by_hand_is_told_one_line_each_and_left_as_it_is(drifted: Drifted) -> None:
-    redis, feeds = drifted.images["redis"], drifted.images["cariflex-feeds"]
-    expected = {
-        "network traefik-public subnet": ("172.29.0.0/16", "172.28.0.0/24"),
-        "container openadr-simulator": ("running", "missing"),
-        "container cariflex-feeds image": (feeds, redis),
-        "container openadr-ven": ("running", "exited"),
-        "container openadr-vtn address in openadr-internal": ("192.168.240.10", "192.168.240.50"),
-        "container stranger": ("none", "in the network openadr-internal"),
-        "FlexMeasures sensors.pv_01_power": ("name = pv_01_power", "name = PV power"),
-    }
-    assert drifted.run.status == 2, drifted.run.output
-    told = {one["where"]: (one["declared"], one["found"]) for one in drifted.report["differences"]}
-    assert told == expected
-    assert len(drifted.report["differences"]) == len(expected)
-    assert (drifted.report["host"], drifted.report["not_looked_at"]) == (drifted.host.name, [])
-    lines = [line.strip(' ",') for line in drifted.run.output.splitlines()]
-    for where, (declared, found) in expected.items():
-        assert lines.count(f"{where}: declared {declared}, found {found}") == 1, drifted.run.output
-    assert f"{len(expected)} differences from the topology, 0 parts not looked at" in drifted.run.output
-    assert drifted.run.count("changed") == 0
-    now = drifted.host.inspect()
-    assert started(now) == {name: one for name, one in started(drifted.before).items() if name != "stranger"}
-    assert drifted.host.sql("SELECT name FROM sensor WHERE id = 41") == [["PV power"]]
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
