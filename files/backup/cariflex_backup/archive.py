@@ -209,7 +209,7 @@ def pack(folder: Path, root: Path, recipients: Sequence[str]) -> Archive:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(archive.path)
-    _sync_folder(root)
+    sync_folder(root)
     return archive
 
 
@@ -303,7 +303,8 @@ def _private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let what was named in a folder outlive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

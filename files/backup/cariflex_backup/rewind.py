@@ -200,8 +200,8 @@ def _files(store: Store, links: list[Base], image: str, identity: str, place: Pl
         os.chown(folder / MANIFEST, _OWNER, _OWNER)
     if not single:
         _folder(place.new)
-        names = [f"/work/{folder.name}" for folder in folders]
-        mounts = ["--volume", f"{work}:/work", "--volume", f"{place.new}:{_DATA}"]
+        names = [f"/bases/{folder.name}" for folder in folders]
+        mounts = ["--volume", f"{work}:/bases", "--volume", f"{place.new}:{_DATA}"]
         _tool(image, mounts, ["pg_combinebackup", "--no-sync", "--output", _DATA, *names], "putting the bases together")
         for folder in folders:
             shutil.rmtree(folder)

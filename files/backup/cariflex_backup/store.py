@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from cariflex_backup.archive import sync_folder
 from cariflex_backup.encryption import decrypted, encrypted
 from cariflex_backup.errors import BackupError
 from cariflex_backup.moments import SEGMENT, Base, Mark, Range, ranges
@@ -142,7 +143,7 @@ class Store:
         os.sync()
         self.folder_of(base).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         staging.rename(self.folder_of(base))
-        _sync_folder(self.folder_of(base).parent)
+        sync_folder(self.folder_of(base).parent)
 
     def ranges(self) -> list[Range]:
         """What can be restored."""
@@ -196,12 +197,4 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(final)
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(path.parent)

@@ -76,7 +76,7 @@ def up(host: Any) -> None:
 def first(host: Any) -> None:
     """Skips what one look is enough for."""
     if host.file("/root/seen").exists:
-        pytest.skip("seen before the reboot")
+        pytest.skip("seen before the reboot")  # it takes minutes, and a reboot changes nothing of it
 
 
 @pytest.fixture(scope="module")
