@@ -335,9 +335,9 @@ def test_another_process_sees_the_events_and_queues_values_of_its_own(tmp_path: 
 
 def test_the_cem_tells_the_state_of_its_devices(tmp_path: Path, outbox: Outbox) -> None:
     beside = Outbox(tmp_path, Clock())
-    beside.report_state("battery_01", 12.5, 48.0, True, T0)
-    beside.report_state("battery_01", None, 48.5, False, T0 + 1)
-    beside.report_state("ev_01", -3.0, None, True, T0)
+    beside.report_states({"battery_01": DeviceState(12.5, 48.0, True, T0)})
+    beside.report_states({"battery_01": DeviceState(None, 48.5, False, T0 + 1)})
+    beside.report_states({"ev_01": DeviceState(-3.0, None, True, T0)})
     beside.close()
     assert outbox.states() == {
         "battery_01": DeviceState(None, 48.5, False, T0 + 1),
@@ -357,5 +357,5 @@ def test_a_file_of_the_first_version_keeps_its_values(tmp_path: Path) -> None:
         )
     old.close()
     outbox = Outbox(tmp_path)
-    outbox.report_state("battery_01", 1.0, 2.0, True, T0)
+    outbox.report_states({"battery_01": DeviceState(1.0, 2.0, True, T0)})
     assert [post.values for post in drain(outbox)] == [(1.0,)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cariflex.ven.inbox import Inbox
-from cariflex.ven.outbox import Outbox
+from cariflex.ven.outbox import DeviceState, Outbox
 from cariflex.ven.policy import Rule
 from cariflex.ven.reporter import Reporter
 from cariflex.ven.reports import Reports
@@ -42,8 +42,8 @@ async def test_the_vtn_asks_for_reports_and_shows_what_the_devices_do(tmp_path: 
         assert {(point["resource_id"], point["unit"]) for point in points} == {
             (name, unit) for name in resources for unit in ("kW", "kWh", None)
         }
-        outbox.report_state("battery_01", -12.5, 48.0, True, time.time() + 60)
-        outbox.report_state("ev_01", 0.0, 20.0, False, time.time() + 60)
+        outbox.report_states({"battery_01": DeviceState(-12.5, 48.0, True, time.time() + 60)})
+        outbox.report_states({"ev_01": DeviceState(0.0, 20.0, False, time.time() + 60)})
         ahead = 60.0
         reports.sample()
         values = await shown(vtn, "/api/v1/reports/values", 4)

@@ -25,13 +25,13 @@ from cariflex.s2.wire import MAX_MESSAGE_BYTES
 from cariflex.service import health_routes, listen
 from cariflex.ven.grid import Stretch
 from cariflex.ven.observations import Observations
-from cariflex.ven.outbox import Destination, Flexibility, Outbox, OutboxError
+from cariflex.ven.outbox import Destination, DeviceState, Flexibility, Outbox, OutboxError
 from cariflex.ven.plans import Plans
 
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 30  # how often a state that has not changed is told again
-LOOK_SECONDS = 0.02  # how often the VEN's file is asked whether it has changed; the question costs microseconds
+LOOK_SECONDS = 0.01  # how often the VEN's file is asked whether it has changed; the question costs microseconds
 TOGETHER_SECONDS = 60.0  # how often what is asked of all storages together is shared anew
 DEVICES = Gauge("cariflex_s2_devices_connected", "Devices that are connected.")
 EXPECTED = Gauge("cariflex_s2_devices_expected", "Devices that are declared.")
@@ -251,6 +251,7 @@ class Cem:
                 self._look_at_limit(device)
                 self.queue_energy(device)
             self._save()
+            self._tell_ven()
             self._tell_planner()
             self._observe_all()
             self._look_at_abilities()
@@ -270,7 +271,7 @@ class Cem:
                 self._next = now
 
     def _observe(self, device: Device) -> None:
-        """Metrics, and the present state for the VEN's reports: when it has changed, and every half minute."""
+        """The metrics of a device."""
         name, connected, now = device.name, device.door is not None, self._clock()
         power, energy, limit = device.present_kw(), device.stored_kwh(), self._limit(name)
         AWAY.labels(name).set(0.0 if connected else max(0.0, now - device.gone_at))
@@ -278,11 +279,18 @@ class Cem:
         LIMIT.labels(name).set(NAN if limit is None else limit)
         if energy is not None:
             LEVEL.labels(name).set(energy)
-        state = (power, energy, connected, int(now) // TELL_SECONDS)  # told again, so that it is not taken for old
-        if self._told.get(name) != state and self._stored(
-            f"state of {name}", lambda: self._outbox.report_state(name, power, energy, connected, now)
-        ):
-            self._told[name] = state
+
+    def _tell_ven(self) -> None:
+        """Present states for the VEN's reports: those that have changed, and every half minute all of them."""
+        now, states = self._clock(), {}
+        for name, device in self.devices.items():
+            seen = (device.present_kw(), device.stored_kwh(), device.door is not None)
+            # told again each half minute, so that it is not taken for old
+            if self._told.get(name) != (present := (*seen, int(now) // TELL_SECONDS)):
+                states[name] = (DeviceState(*seen, now), present)
+        told = {name: state for name, (state, _) in states.items()}
+        if told and self._stored("states of devices", lambda: self._outbox.report_states(told)):
+            self._told |= {name: present for name, (_, present) in states.items()}
 
     def _tell_planner(self) -> None:
         """What devices can do, for the planner: what has changed, and every half minute all of it."""

@@ -484,29 +484,26 @@ class Outbox:
         except sqlite3.Error as error:
             raise OutboxError(f"values could not be stored: {error}") from error
 
-    def report_state(
-        self, device: str, power_kw: float | None, stored_kwh: float | None, connected: bool, at: float
-    ) -> None:
-        """Keep the present state of a device, for the VEN's reports; `at` in seconds since 1970.
+    def report_states(self, states: Mapping[str, DeviceState]) -> None:
+        """Keep the present states of devices, for the VEN's reports; all of them or none.
 
-        Told when it changes and every 30 s at least: an old state counts as not known (`reports.STALE_SECONDS`).
+        Told when one changes and every 30 s at least: an old state counts as not known (`reports.STALE_SECONDS`).
 
         Not synchronised to the disk: a state that a power cut takes is an old one.
 
         Raises:
-            OutboxError: it was not stored.
+            OutboxError: nothing was stored.
         """
+        rows = [(name, one.power_kw, one.stored_kwh, int(one.connected), one.at) for name, one in states.items()]
         try:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             try:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO telemetry VALUES (?, ?, ?, ?, ?)",
-                    (device, power_kw, stored_kwh, int(connected), at),
-                )
+                with self._transaction():
+                    self._connection.executemany("INSERT OR REPLACE INTO telemetry VALUES (?, ?, ?, ?, ?)", rows)
             finally:
                 self._connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
-            raise OutboxError(f"the state of {device} could not be stored: {error}") from error
+            raise OutboxError(f"the states of {', '.join(states)} could not be stored: {error}") from error
 
     def states(self) -> dict[str, DeviceState]:
         """The last state of each device that the CEM has told."""
