@@ -74,11 +74,13 @@ class Site:
         """Wait until a moment can be restored."""
         until(lambda: any(newest(one) >= moment for one in self.told()["moments"]), 90)
 
-    def restore(self, moment: str | datetime, confirm: str = "test", key: str | None = None) -> Ended:
+    def restore(
+        self, moment: str | datetime, confirm: str = "test", key: str | None = None, code: str = START
+    ) -> Ended:
         """Restore to a moment."""
         text = moment if isinstance(moment, str) else moment.isoformat()
         options = ("--identity-on-stdin", "--moment", text, "--confirm", confirm)
-        return self.program.run("restore", *options, stdin=self.program.identity if key is None else key)
+        return self.program.run("restore", *options, stdin=self.program.identity if key is None else key, code=code)
 
 
 def newest(text: str) -> datetime:
@@ -217,6 +219,35 @@ def test_a_kill_of_the_database_or_of_the_archiver_loses_nothing(site: Site) -> 
             done = site.restore(moment)
             assert done.status == 0, done.error
     assert [note for note in site.notes() if note.startswith(("kill", "not"))] == [f"kill {n}" for n in (1, 2, 3, 4)]
+
+
+KILLED = {
+    "while the log is gone through": "r.eventually = lambda *_: kill()",
+    "within the swap": "r.swap = lambda place: (place.path.rename(place.old), kill())",
+    "after the swap": "swap = r.swap; r.swap = lambda place: (swap(place), kill())",
+}
+
+
+def test_a_killed_restore_has_lost_nothing_and_can_be_run_again(site: Site, archiver: object) -> None:
+    site.archived(datetime.now(UTC))  # the restore before has begun another line
+    moment = site.write("wanted")
+    site.archived(moment)
+    site.write("of later")
+    for when, where in KILLED.items():
+        code = f"import os, cariflex_backup.rewind as r; kill = lambda: os.kill(os.getpid(), 9); {where}; {START}"
+        assert site.restore(moment, code=code).status == -9, when
+        if when != "after the swap":
+            assert "say so: --confirm test" in site.restore(moment, confirm="").error
+            docker("start", site.server.container)
+            assert {"wanted", "of later"} <= set(site.notes()), when
+    done = site.restore(moment)
+    assert done.status == 0, done.error
+    assert "wanted" in site.notes()
+    assert "of later" not in site.notes()
+    mounts = json.loads(docker("inspect", "--format", "{{json .Mounts}}", site.server.container))
+    (volume,) = [Path(mount["Source"]) for mount in mounts if mount["Type"] == "volume"]
+    assert [path.name for path in volume.parent.iterdir()] == ["_data"]
+    assert docker("ps", "--all", "--quiet", "--filter", "label=cariflex.restore") == ""
 
 
 def test_a_gap_is_told(site: Site, archiver: object) -> None:
