@@ -5,14 +5,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from prometheus_client import Counter
 
 from cariflex.durations import format_duration
 from cariflex.planner.flexmeasures import FlexMeasuresError
-from cariflex.planner.model import AnswerError, Window, window_of
+from cariflex.planner.model import AnswerError
 from cariflex.planner.planner import Planner
 from cariflex.planner.settings import PlannerSettings
 
@@ -24,7 +23,7 @@ AGAIN_SECONDS = 3600.0  # after a failure
 HISTORY_SECONDS = 300.0  # where there was too little to learn from: history may be on its way, and to look costs little
 KEPT_FOR_PLANS = 5  # of the triggers that FlexMeasures takes in five minutes
 JOB_SECONDS = 900.0
-HISTORY, LEAST_HOURS = timedelta(days=7), 48  # where FlexMeasures has fewer hours of the last week, it learns nothing
+HISTORY_HOURS, LEAST_HOURS = 7 * 24, 48  # where FlexMeasures has fewer hours of the last week, it learns nothing
 
 FORECASTS = Counter("cariflex_planner_forecasts_total", "Forecasts, by what became of them.", ["result"])
 
@@ -67,7 +66,8 @@ class Forecasts:
         now, one = self._clock(), self.sensors[sensor]
         every = self._settings.forecast_every.total_seconds()
         try:
-            hours = await self._history(sensor, now)
+            since = int(now) // 3600 * 3600 - HISTORY_HOURS * 3600
+            hours = await self._planner.hours_known(sensor, since, HISTORY_HOURS)
             if hours < LEAST_HOURS:
                 FORECASTS.labels("nothing").inc()
                 self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + HISTORY_SECONDS)
@@ -86,12 +86,6 @@ class Forecasts:
         FORECASTS.labels("made").inc()
         one.state, one.next = "made", now + every
         log.info("forecast made", extra={"sensor": sensor, "job": job, "seconds": round(self._clock() - now, 1)})
-
-    async def _history(self, sensor: int, now: float) -> int:
-        """For how many of the last hours FlexMeasures knows a value."""
-        end = window_of(now, 3600, 3600).start
-        window = Window(end - int(HISTORY.total_seconds()), end, 3600)
-        return len(await self._planner.values(sensor, None, window))
 
     def _say(self, sensor: int, state: str, again: float) -> None:
         one = self.sensors[sensor]

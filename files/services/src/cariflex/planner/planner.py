@@ -257,11 +257,22 @@ class Planner:
             "resolution": format_duration(timedelta(seconds=cell)),
             "unit": grid.unit if grid else "kW",
         }
+        values = await self._data(sensor, query)
+        return {start + cell * i: value for i, value in enumerate(values) if value is not None}
+
+    async def hours_known(self, sensor: int, start: int, hours: int) -> int:
+        """In how many hours from a full hour on FlexMeasures has a power of a sensor."""
+        # at the sensor's own resolution: made coarser, a row that begins with missing values comes as missing ones only
+        query = {"start": moment(start), "duration": format_duration(timedelta(hours=hours)), "unit": "kW"}
+        values = await self._data(sensor, query)
+        return len({i * hours // len(values) for i, value in enumerate(values) if value is not None})
+
+    async def _data(self, sensor: int, query: Mapping[str, str]) -> list[float | None]:
         answer = await self._get(f"sensors/{sensor}/data", query)
         values = answer.get("values")
         if not isinstance(values, list):
             raise AnswerError(f"the values of sensor {sensor} cannot be read")
-        return {start + cell * i: float(v) for i, v in enumerate(values) if isinstance(v, (int, float)) and v == v}
+        return [float(v) if isinstance(v, (int, float)) and v == v else None for v in values]
 
     async def _asset(self) -> int:
         """The site: the asset of the price's sensor."""
