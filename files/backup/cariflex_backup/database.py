@@ -36,7 +36,7 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catal
 # by this name the sessions of a killed run are found
 APPLICATION = "cariflex-backup"
 # the password is the first line of standard input
-_AS_READER = f'IFS= read -r PGPASSWORD && export PGPASSWORD PGAPPNAME={APPLICATION} && exec nice -n 10 "$@"'
+_AS_READER = 'IFS= read -r PGPASSWORD && export PGPASSWORD PGAPPNAME="$0" && exec nice -n 10 "$@"'
 _PSQL = ("psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 
 
@@ -48,11 +48,13 @@ class Server:
         container: its name.
         role: who reads; empty for the superuser, as in a restored copy.
         password: the role's.
+        application: by which its sessions are known.
     """
 
     container: str
     role: str = ""
     password: str = ""
+    application: str = APPLICATION
 
     def command(self, arguments: Sequence[str]) -> tuple[list[str], str]:
         """A command in the container as the reading role, and what its standard input begins with."""
@@ -60,7 +62,7 @@ class Server:
         if not self.role:
             return [*enter, *arguments, "--username=postgres"], ""
         reader = [*arguments, f"--username={self.role}", "--host=127.0.0.1", "--no-password"]
-        return [*enter, "sh", "-c", _AS_READER, "sh", *reader], f"{self.password}\n"
+        return [*enter, "sh", "-c", _AS_READER, self.application, *reader], f"{self.password}\n"
 
     def ask(self, database: str, sql: str) -> str:
         """The result of a query of the reading role."""

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def forget(settings: Settings) -> None:
 
 def _session(settings: Settings, store: Store, bases: _Bases) -> None:
     """As long as the server is there."""
-    server = reader(settings)
+    server = replace(reader(settings), application=LABEL)  # or a backup that begins would end its sessions
     system, timeline, status = server.ask("postgres", _STATE.format(slot=SLOT)).split("|")
     if status == "lost":
         print("cariflex-backup: the log has a gap: the server has removed what was not received", file=sys.stderr)
@@ -148,7 +149,9 @@ def _receiver(server: Server, folder: Path) -> Iterator[subprocess.Popen[bytes]]
         yield process
     finally:
         remove(server, LABEL)
-        process.wait()
+        while process.poll() is None:  # it had no container yet
+            time.sleep(0.5)
+            remove(server, LABEL)
 
 
 def _said(process: subprocess.Popen[bytes]) -> bytes:

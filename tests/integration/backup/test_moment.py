@@ -173,6 +173,17 @@ def test_to_a_second_between_two_writes(site: Site, archiver: object) -> None:
     assert done.told["seconds_without_service"] < 60
 
 
+def test_a_backup_that_begins_ends_none_of_the_archivers_sessions(site: Site, archiver: object) -> None:
+    """It ends those of killed backups, by their name."""
+    query = (
+        b"SELECT application_name FROM pg_stat_activity WHERE usename = 'cariflex_backup' AND query LIKE '%pg_sleep%'"
+    )
+    with site.connect() as connection:
+        connection.autocommit = True
+        until(lambda: connection.execute(query).fetchall() == [("cariflex.archiver",)], 60)
+    site.archived(datetime.now(UTC))
+
+
 def test_the_line_that_was_left_can_be_gone_back_to(site: Site, archiver: object) -> None:
     """After a restore a base is made for the new line, and the moments of the old one stay."""
     before = len(site.told()["moments"])
