@@ -53,7 +53,7 @@ def play(*arguments: str | Path, timeout: float = 1800, **environment: str) -> R
     ended = subprocess.run(
         [ANSIBLE_PLAYBOOK, *arguments],
         cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"} | environment,
+        env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
