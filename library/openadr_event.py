@@ -46,7 +46,9 @@ options:
     description: Unit of the values, such as V(EUR/MWh). Required for O(state=present).
     type: str
   start:
-    description: Start as ISO 8601 with an offset from UTC and whole seconds. Required for O(state=present).
+    description:
+      - Start as ISO 8601 with an offset from UTC and whole seconds. Required for O(state=present).
+      - One without an offset is refused before the VTN is asked.
     type: str
   intervals:
     description: Intervals, one after the other from O(start). Required for O(state=present).
@@ -158,12 +160,15 @@ api_calls:
   sample: 2
 """
 
+import datetime
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.http_api import ApiError
 from ansible.module_utils.openadr_client import OpenadrClient
+from ansible.module_utils.problem import Problem, shown
 
 DECIDED = ("signal_name", "unit", "start", "intervals", "targets")
 ARGUMENT_SPEC = {
@@ -211,6 +216,19 @@ def difference(before: Event, after: Event) -> dict[str, dict[str, Any]]:
     }
 
 
+def start_problem(start: str) -> Problem | None:
+    """What is wrong with a start before the VTN is asked: it is no time, or one that each timezone reads otherwise."""
+    try:
+        # Python before 3.11 does not know Z
+        moment = datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", start.strip()))
+    except ValueError:
+        return Problem("start", shown(start), "is no time", "write one such as 2026-12-01T00:00:00-04:00")
+    if moment.tzinfo is None:
+        fix = f"write its offset too, such as {moment.isoformat()}-04:00"
+        return Problem("start", shown(start), "is a time without an offset from UTC", fix)
+    return None
+
+
 def ensured(client: OpenadrClient, options: Mapping[str, Any], check: bool) -> tuple[Event, Event]:
     """Bring an event to its state, or find out what that would make of it.
 
@@ -238,6 +256,9 @@ def main() -> None:
         argument_spec=ARGUMENT_SPEC, required_if=[("state", "present", DECIDED)], supports_check_mode=True
     )
     options = module.params
+    problem = start_problem(options["start"]) if options["state"] == "present" else None
+    if problem:
+        module.fail_json(msg=str(problem), api_calls=0)
     calls = 0
     try:
         client = OpenadrClient(

@@ -128,6 +128,35 @@ def test_check_mode_asks_without_changing(run_module: RunModule, server: Server,
     assert server.received[1].body == WANTED
 
 
+@pytest.mark.parametrize(
+    ("start", "problem"),
+    [
+        (
+            "2026-12-01T00:00:00",
+            "is a time without an offset from UTC. Fix: write its offset too, such as 2026-12-01T00",
+        ),
+        ("2026-12-01", "is a time without an offset from UTC"),
+        ("tomorrow", "is no time. Fix: write one such as 2026-12-01T00:00:00-04:00."),
+        ("", "is no time"),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_a_start_that_means_no_moment_is_refused_before_anything_is_sent(
+    run_module: RunModule, server: Server, start: str, problem: str, check: bool
+) -> None:
+    result = run_module("openadr_event", present(server.url, start=start), check=check)
+    assert result["failed"]
+    assert f'start = "{start}": {problem}' in result["msg"]
+    assert (result["api_calls"], sent(server)) == (0, [])
+
+
+@pytest.mark.parametrize("start", ["2026-12-01T04:00Z", "2026-12-01 00:00:00-04:00", "20261201T000000-0400"])
+def test_a_start_with_an_offset_is_left_to_the_vtn(run_module: RunModule, server: Server, start: str) -> None:
+    server.replies = [there(EVENT), made(EVENT, changed=False)]
+    assert run_module("openadr_event", present(server.url, start=start))["changed"] is False
+    assert server.received[1].body["start"] == start
+
+
 def test_check_mode_fails_on_what_the_vtn_would_refuse(run_module: RunModule, server: Server) -> None:
     server.replies = [NONE, refusal(422, problem())]
     result = run_module("openadr_event", present(server.url), check=True)
