@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from module_utils.drift_rules import drift_lines, topology_drift
 from tests.unit.modules.conftest import RunModule, run_module  # noqa: F401 - a fixture
 
 from .conftest import SECRETS, Stack
@@ -76,7 +77,7 @@ def test_an_asset_and_its_sensor_live_and_go(stack: Stack, run: Run) -> None:
     stack.sql("DELETE FROM data_source WHERE name = 'test_modules'")
 
 
-def test_the_whole_topology_again_renamed_and_purged(stack: Stack, run: Run, topology: dict[str, Any]) -> None:
+def test_the_whole_topology_again_renamed_swapped_and_purged(stack: Stack, run: Run, topology: dict[str, Any]) -> None:
     whole = {**json.loads(json.dumps(topology)), "site": {"timezone": topology["timezone"]}}
     again = run("flexmeasures_topology", topology=whole)
     assert (again["failed"], again["changed"]) == (False, False), again
@@ -90,11 +91,23 @@ def test_the_whole_topology_again_renamed_and_purged(stack: Stack, run: Run, top
     ]
     whole["sensors"]["price_for_use"] = whole["sensors"].pop("consumption_price")
     assert "is taken by the sensor consumption_price" in run("flexmeasures_topology", topology=whole)["msg"]
+    drift = topology_drift(run("flexmeasures_topology", topology=whole, rename=True, check=True)["changes"])
+    assert drift_lines(drift) == [
+        "FlexMeasures sensors.price_for_use: declared name = price_for_use, found name = consumption_price"
+    ]
     renamed = run("flexmeasures_topology", topology=whole, rename=True)
     assert renamed["diff"]["after"] == {"sensors.price_for_use": {"name": "price_for_use"}}
     assert stack.sql("SELECT name FROM sensor WHERE id = 84") == [["price_for_use"]]
     whole["sensors"]["consumption_price"] = whole["sensors"].pop("price_for_use")
     assert run("flexmeasures_topology", topology=whole, rename=True)["changed"] is True
+    one, other = whole["sensors"]["consumption_price"], whole["sensors"]["production_price"]
+    for swapped in ((other, one), (one, other)):  # there and back
+        whole["sensors"] |= dict(zip(("consumption_price", "production_price"), swapped, strict=True))
+        done = run("flexmeasures_topology", topology=whole, rename=True)
+        assert not done["failed"], done["msg"]
+        ids = stack.sql("SELECT id FROM sensor WHERE id IN (84, 85) ORDER BY name")
+        assert ids == [[str(sensor["id"])] for sensor in swapped]
+        assert run("flexmeasures_topology", topology=whole, rename=True)["changed"] is False
 
 
 @pytest.mark.parametrize("run", ["api"], indirect=True)

@@ -7,7 +7,7 @@ FlexMeasures' application context.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -160,7 +160,7 @@ def _sensors() -> dict[int, Sensor]:
     }
 
 
-def write(changes: Iterable[Change], *, account: str, timezone: str, passwords: Mapping[str, str]) -> None:
+def write(changes: Sequence[Change], *, account: str, timezone: str, passwords: Mapping[str, str]) -> None:
     """Carry out a plan; the transaction stays open.
 
     Args:
@@ -183,7 +183,8 @@ class _Writer:
         self._new_sensors: list[dict[str, Any]] = []
         self._removed_assets: list[Any] = []
 
-    def write(self, changes: Iterable[Change]) -> None:
+    def write(self, changes: Sequence[Change]) -> None:
+        self._free_names(changes)
         for change in changes:
             match change.after:
                 case None:
@@ -208,6 +209,18 @@ class _Writer:
             db.session.execute(insert(AssetAuditLog), rows)
         for row in self._removed_assets:
             delete_asset(row)
+
+    def _free_names(self, changes: Iterable[Change]) -> None:
+        """Take away names that change: rows are written one by one, and of two that swap, the first would clash."""
+        for change in changes:
+            was, wanted = change.before, change.after
+            if (
+                isinstance(was, Sensor)
+                and isinstance(wanted, Sensor)
+                and (was.name, was.asset) != (wanted.name, wanted.asset)
+            ):
+                db.session.get(SensorRow, change.key).name = f"renaming {change.key}"
+        db.session.flush()
 
     @cached_property
     def _account(self) -> Any:
