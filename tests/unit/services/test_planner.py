@@ -20,8 +20,8 @@ from cariflex.planner.agenda import (
     Agenda,
     Pace,
 )
+from cariflex.planner.flexmeasures import AwayError, FlexMeasuresError
 from cariflex.planner.flexmeasures import FlexMeasures as FlexMeasuresClient
-from cariflex.planner.flexmeasures import FlexMeasuresError
 from cariflex.planner.forecasts import BETWEEN_SECONDS, Forecasts
 from cariflex.planner.model import moment
 from cariflex.planner.planner import Planner
@@ -156,7 +156,7 @@ class FlexMeasures:
         await asyncio.sleep(0)
         self.asked.append((method, path))
         if self.away:
-            raise FlexMeasuresError("FlexMeasures cannot be reached")
+            raise AwayError("FlexMeasures cannot be reached")
         if path.endswith("/forecasts/trigger"):
             self.questions.append(body)
             return self.trigger
@@ -459,6 +459,18 @@ def test_a_forecast_that_fails_is_tried_again_later_and_plans_go_on(site: Site, 
     forecasts.sensors[42].next = 1e12
     assert forecasts.due(site.now + 3599) is None
     assert forecasts.due(site.now + 3600) == 41
+
+
+def test_a_flexmeasures_that_is_away_is_asked_for_forecasts_again_within_minutes(
+    site: Site, forecasts: Forecasts
+) -> None:
+    site.flexmeasures.away = True
+    asyncio.run(forecasts.forecast(41))
+    assert "cannot be reached" in forecasts.facts()["41"]
+    site.flexmeasures.away = False
+    forecasts.sensors[42].next = 1e12
+    assert forecasts.due(site.now + 299) is None
+    assert forecasts.due(site.now + 300) == 41
 
 
 def test_forecasts_wait_while_a_plan_is_due_or_triggers_are_few(site: Site, forecasts: Forecasts) -> None:

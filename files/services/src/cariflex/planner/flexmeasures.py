@@ -17,6 +17,10 @@ class FlexMeasuresError(Exception):
         self.pause = pause
 
 
+class AwayError(FlexMeasuresError):
+    """FlexMeasures cannot be asked now."""
+
+
 class FlexMeasures:
     """One login; used within `async with`."""
 
@@ -74,7 +78,7 @@ class FlexMeasures:
         self, method: str, path: str, headers: dict[str, str], body: Any, query: Mapping[str, str] | None
     ) -> tuple[int, dict[str, Any]]:
         if self._http is None:
-            raise FlexMeasuresError("FlexMeasures is not connected")
+            raise AwayError("FlexMeasures is not connected")
         try:
             async with self._http.request(
                 method, f"{self._url}{path}", json=body, params=query, headers=headers, allow_redirects=False
@@ -82,7 +86,7 @@ class FlexMeasures:
                 after = answer.headers.get("Retry-After", "")
                 pause = float(after) if after.isascii() and after.isdigit() else None
                 if answer.status == 429 or answer.status >= 500:
-                    raise FlexMeasuresError(f"FlexMeasures answered {path} with {answer.status}", pause)
+                    raise AwayError(f"FlexMeasures answered {path} with {answer.status}", pause)
                 try:
                     content = await answer.json(content_type=None)
                 except ValueError:
@@ -90,4 +94,4 @@ class FlexMeasures:
                 return answer.status, content if isinstance(content, dict) else {}
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
-            raise FlexMeasuresError(f"FlexMeasures cannot be reached at {self._url}: {reason}") from error
+            raise AwayError(f"FlexMeasures cannot be reached at {self._url}: {reason}") from error

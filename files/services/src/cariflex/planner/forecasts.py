@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import Counter
 
 from cariflex.durations import format_duration
-from cariflex.planner.flexmeasures import FlexMeasuresError
+from cariflex.planner.flexmeasures import AwayError, FlexMeasuresError
 from cariflex.planner.model import AnswerError
 from cariflex.planner.planner import Planner
 from cariflex.planner.settings import PlannerSettings
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 BETWEEN_SECONDS = 60.0  # between two forecasts: FlexMeasures has one worker, and plans must not wait for all of them
 AGAIN_SECONDS = 3600.0  # after a failure
-HISTORY_SECONDS = 300.0  # where there was too little to learn from: history may be on its way, and to look costs little
+SOON_SECONDS = 300.0  # where FlexMeasures is away or there is too little to learn from: it may be on its way
 KEPT_FOR_PLANS = 5  # of the triggers that FlexMeasures takes in five minutes
 JOB_SECONDS = 900.0
 HISTORY_HOURS, LEAST_HOURS = 7 * 24, 48  # where FlexMeasures has fewer hours of the last week, it learns nothing
@@ -70,14 +70,15 @@ class Forecasts:
             hours = await self._planner.hours_known(sensor, since, HISTORY_HOURS)
             if hours < LEAST_HOURS:
                 FORECASTS.labels("nothing").inc()
-                self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + HISTORY_SECONDS)
+                self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + SOON_SECONDS)
                 return
             question = {"duration": format_duration(self._settings.horizon)}
             job = await self._planner.trigger(f"sensors/{sensor}/forecasts/trigger", question)
             await self._planner.finished(job, JOB_SECONDS)
         except (FlexMeasuresError, AnswerError) as error:
             FORECASTS.labels("failed").inc()
-            self._say(sensor, f"failed: {error}", now + AGAIN_SECONDS)
+            pause = SOON_SECONDS if isinstance(error, AwayError) else AGAIN_SECONDS
+            self._say(sensor, f"failed: {error}", now + pause)
             return
         except Exception as error:  # whatever FlexMeasures says, plans go on
             log.exception("a forecast could not be made")
