@@ -10,10 +10,12 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ VTN = "http://192.168.240.10:8081/api/v1"
 FLEXMEASURES = "https://cariflex.localhost"
 CA = "/opt/cariflex/traefik/certificates/ca.crt"
 VEN = "Cariflex-VEN-001"
-OPERATOR = {"email": "operator@example.org", "password": "before-the-loss-1"}
+OPERATOR = {"email": "zelie.canari@example.org", "password": "before-the-loss-1"}
 NEW_ONES_ONLY = "rest:http://nas.example.net:8000/"
 OF_NEW_ONES_ONLY = "RESTIC_REST_USERNAME=ems\nRESTIC_REST_PASSWORD=one-run\n"
 # a user that only the database knows
@@ -43,7 +45,7 @@ from flexmeasures.app import create
 from flexmeasures.data import db
 from flexmeasures.data.services.users import create_user
 with create().app_context():
-    create_user(username="operator", account_name="Cariflex", check_email_deliverability=False, **{OPERATOR})
+    create_user(username="zelie.canari", account_name="Cariflex", check_email_deliverability=False, **{OPERATOR})
     db.session.commit()
 """
 # without those that this program, logins and samples of health change all the time
@@ -125,6 +127,12 @@ def fingerprint(host: Host) -> dict[str, dict[str, Any]]:
     return tables
 
 
+def newest_moments(host: Host) -> list[datetime]:
+    """The ends of all stretches of time that can be restored."""
+    told = json.loads(host.run("cariflex-backup", "--json", "moments"))
+    return [datetime.fromisoformat(one.partition(" to ")[2]) for one in told["moments"]]
+
+
 def archives(host: Host) -> list[str]:
     """Names of what has an archive's final name."""
     return [name for name in host.run("ls", ARCHIVES).split() if name.endswith(".age")]
@@ -171,6 +179,10 @@ class Told:
     price_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     wireguard: str = ""
     ca: str = ""
+    before_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    moment: datetime = field(default_factory=lambda: datetime.now(UTC))
+    after_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    lost_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +240,22 @@ def test_the_archive_is_fetched_and_read_without_this_project(told: Told) -> Non
     assert sum(table["rows"] for table in told.manifest["databases"]["flexmeasures"]["tables"].values()) > 50_000
 
 
+def test_data_for_another_environment_have_nobody_in_them(told: Told, tmp_path: Path) -> None:
+    run = played("playbooks/anonymize.yml", "-e", f"anonymize_archive={told.archive}", "-e", f"anonymize_to={tmp_path}")
+    proof(re.findall(r"\d+ rows in \d+ tables, \d+ values changed.*? s\.", " ".join(run.output.split()))[0])
+    stamp = told.archive.partition(".")[0]
+    with tarfile.open(tmp_path / f"{stamp}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    docker("cp", str(tmp_path / stamp / "postgres/flexmeasures.dump"), f"{SERVER.name}:/root/of-nobody.dump")
+    text = SERVER.shell("docker exec -i flexmeasures-db pg_restore --file=- </root/of-nobody.dump")
+    assert "canari" not in text
+    found = re.search(r"^COPY public\.sensor \((.*?)\) FROM stdin;\n(.*?)^\\\.$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    column = found[1].split(", ").index("id")
+    ids = [line.split("\t")[column] for line in found[2].splitlines()]
+    assert sorted(ids, key=int) == [id_ for id_, *_ in told.sensors]
+
+
 # --- copies elsewhere ------------------------------------------------------------------------------------------------
 
 
@@ -261,12 +289,27 @@ def test_a_target_that_takes_new_copies_only_keeps_them_whoever_has_the_password
     assert json.loads(SERVER.run(*program, "offsite-check")) == {"copies": "good"}
 
 
+# --- moments ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_moment_reaches_the_archive_of_the_log(told: Told) -> None:
+    told.before_at = order(SERVER, "before-the-moment", 83.5, timedelta(days=6))
+    eventually(lambda: arrived(SERVER, told.before_at, 83.5), 60)
+    told.moment = datetime.now(UTC)
+    told.after_at = order(SERVER, "after-the-moment", 84.5, timedelta(days=7))
+    eventually(lambda: arrived(SERVER, told.after_at, 84.5), 60)
+    now = datetime.now(UTC)
+    eventually(lambda: max(newest_moments(SERVER), default=now) > now, 120)
+    assert json.loads(SERVER.run("cariflex-backup", "--json", "moments"))["gaps"] == []
+
+
 # --- lost, and back --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def lost() -> None:
+def lost(told: Told) -> None:
     """The server is gone; the inventory names the empty one."""
+    told.lost_at = datetime.now(UTC)
     docker("kill", SERVER.name)
     docker(
         "run",
@@ -417,6 +460,29 @@ def test_a_restore_killed_between_stopping_and_starting_loses_nothing(told: Told
 
 
 @pytest.mark.usefixtures("restored")
+def test_to_a_moment_of_the_lost_host_between_two_writes(told: Told) -> None:
+    """Its disk of archives has survived."""
+    docker("cp", f"{SERVER.name}:{ARCHIVES}/moments", str(FETCHED))
+    docker("cp", f"{FETCHED}/moments/.", f"{SPARE.name}:{ARCHIVES}/moments")
+    lost = (told.lost_at - max(end for end in newest_moments(SPARE) if end < told.lost_at)).total_seconds()
+    proof(f"of what the lost host had committed, all but the last {lost:.1f} s can be restored")
+    assert lost < 60
+    run = played(*RESTORE, "-e", "restore_deploy=false", "-e", f"restore_moment={told.moment.isoformat()}")
+    proof(re.findall(r"The databases are as they were at .*? without service", " ".join(run.output.split()))[0])
+    events = {event["event_id"] for event in vtn(SPARE, "events")["events"]}
+    assert events >= {"before-the-loss", "after-the-backup", "before-the-moment"}
+    assert not events & {"after-the-moment", "after-the-restore"}
+    assert arrived(SPARE, told.before_at, 83.5)
+    assert not arrived(SPARE, told.after_at, 84.5)
+    assert SPARE.sql("SELECT id, name, unit FROM sensor ORDER BY id") == told.sensors
+    assert login(SPARE, OPERATOR) == 200
+    start = order(SPARE, "on-the-new-line", 85.5, timedelta(days=8))
+    eventually(lambda: arrived(SPARE, start, 85.5), 60)
+    now = datetime.now(UTC)
+    eventually(lambda: max(newest_moments(SPARE)) > now, 180)
+
+
+@pytest.mark.usefixtures("restored")
 def test_a_drill_with_the_key_of_the_controller_passes_and_can_be_previewed() -> None:
     preview = played("playbooks/drill.yml", "--check")
     assert preview.changed_tasks() == []
@@ -435,3 +501,13 @@ def test_a_copy_comes_back_from_elsewhere_to_the_new_host(told: Told) -> None:
     identity = of_inventory("backup_vault", "backup_identity")
     verified = SPARE.run("cariflex-backup", "--json", "verify", newest, "--identity-on-stdin", stdin=identity)
     assert json.loads(verified)["contents"] == "good"
+
+
+@pytest.mark.usefixtures("restored")
+def test_purging_ends_all_that_archives_and_leaves_what_it_made() -> None:
+    played("playbooks/purge.yml", "-e", "purge_confirmed=true", "-e", "purge_images=false")
+    assert SPARE.run("docker", "ps", "--all", "--quiet") == ""
+    assert SPARE.shell("systemctl list-units --all --no-legend 'cariflex-*' | grep -w active || true") == ""
+    assert SPARE.shell("ls /usr/local/sbin/cariflex-* /etc/systemd/system/cariflex-* 2>/dev/null || true") == ""
+    assert archives(SPARE)
+    assert SPARE.run("ls", f"{ARCHIVES}/moments")
