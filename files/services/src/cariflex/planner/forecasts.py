@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 BETWEEN_SECONDS = 60.0  # between two forecasts: FlexMeasures has one worker, and plans must not wait for all of them
 AGAIN_SECONDS = 3600.0  # after a failure
-SOON_SECONDS = 300.0  # where FlexMeasures is away or there is too little to learn from: it may be on its way
+SOON_SECONDS = 60.0  # where FlexMeasures is away or there is too little to learn from: it may be on its way
 KEPT_FOR_PLANS = 5  # of the triggers that FlexMeasures takes in five minutes
 JOB_SECONDS = 900.0
 HISTORY_HOURS, LEAST_HOURS = 7 * 24, 48  # where FlexMeasures has fewer hours of the last week, it learns nothing
@@ -49,8 +49,7 @@ class Forecasts:
         """Forecast for ever."""
         while True:
             sensor = self.due(self._clock())
-            if sensor is not None:
-                await self.forecast(sensor)
+            if sensor is not None and await self.forecast(sensor):
                 await asyncio.sleep(BETWEEN_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -61,8 +60,8 @@ class Forecasts:
             return None
         return min(waiting)[1]
 
-    async def forecast(self, sensor: int) -> None:
-        """Have one made, or say why not."""
+    async def forecast(self, sensor: int) -> bool:
+        """Have one made, or say why not; whether FlexMeasures was given work."""
         now, one = self._clock(), self.sensors[sensor]
         every = self._settings.forecast_every.total_seconds()
         try:
@@ -71,7 +70,7 @@ class Forecasts:
             if hours < LEAST_HOURS:
                 FORECASTS.labels("nothing").inc()
                 self._say(sensor, f"too little to learn from: {hours} of {LEAST_HOURS} hours", now + SOON_SECONDS)
-                return
+                return False
             question = {"duration": format_duration(self._settings.horizon)}
             job = await self._planner.trigger(f"sensors/{sensor}/forecasts/trigger", question)
             await self._planner.finished(job, JOB_SECONDS)
@@ -79,14 +78,15 @@ class Forecasts:
             FORECASTS.labels("failed").inc()
             pause = SOON_SECONDS if isinstance(error, AwayError) else AGAIN_SECONDS
             self._say(sensor, f"failed: {error}", now + pause)
-            return
+            return not isinstance(error, AwayError)
         except Exception as error:  # whatever FlexMeasures says, plans go on
             log.exception("a forecast could not be made")
             self._say(sensor, f"failed: {type(error).__name__}", now + AGAIN_SECONDS)
-            return
+            return True
         FORECASTS.labels("made").inc()
         one.state, one.next = "made", now + every
         log.info("forecast made", extra={"sensor": sensor, "job": job, "seconds": round(self._clock() - now, 1)})
+        return True
 
     def _say(self, sensor: int, state: str, again: float) -> None:
         one = self.sensors[sensor]
