@@ -18,7 +18,6 @@ BATTERIES = tuple(f"battery_0{number}" for number in range(1, 6))
 EVS = tuple(f"ev_0{number}" for number in range(1, 6))
 PRODUCTION_PRICE = 85
 PLAN_SECONDS = 240.0  # the longest wait; a solver beside other tests takes up to a minute
-FORECAST_SECONDS = 600.0  # ten sensors are looked at in turn, ten seconds apart; the job is like a plan's
 
 
 def this_hour() -> datetime:
@@ -200,29 +199,3 @@ def test_every_panel_shows_what_has_happened(ems: Ems) -> None:
         until(shown, 400, "every panel has rows")  # energies come with the second cell of five minutes
     except AssertionError as error:
         raise AssertionError(f"{error}: none in {sorted(empty - ELSEWHERE.keys())}") from None
-
-
-def test_what_nobody_controls_is_forecast_from_the_history_there_is(ems: Ems) -> None:
-    """Three days of sun, where a week is asked for."""
-    ems.sql(
-        "WITH source AS (INSERT INTO data_source (name, type) VALUES ('meter', 'user') RETURNING id)"
-        " INSERT INTO timed_belief"
-        " (event_start, belief_horizon, cumulative_probability, event_value, sensor_id, source_id)"
-        " SELECT start, '0', 0.5, greatest(0, 40 * sin(extract(epoch FROM start) * 2 * pi() / 86400)), 41, source.id"
-        " FROM source, generate_series(date_trunc('hour', now()) - interval '3 days', now() - interval '5 minutes',"
-        " interval '5 minutes') AS start"
-    )
-
-    def made() -> bool:
-        return ems.health("openadr-ven", 8090)["forecasts"]["41"] == "made"
-
-    try:
-        until(made, FORECAST_SECONDS, "a forecast is made")
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {ems.health('openadr-ven', 8090)['forecasts']['41']}") from None
-    foreseen = ems.sql(
-        "SELECT count(DISTINCT event_start) >= 24, max(event_value) > 20, min(event_value) > -10 FROM timed_belief"
-        " JOIN data_source ON source_id = data_source.id"
-        " WHERE sensor_id = 41 AND data_source.type = 'forecaster' AND event_start > now()"
-    )
-    assert foreseen == [["t", "t", "t"]]

@@ -411,6 +411,21 @@ def test_a_limit_is_in_the_question(site: Site) -> None:
     assert (first["start"], first["value"]) == (moment(CELL), "36 kW")
 
 
+@pytest.mark.parametrize("signal", ["ENERGY_PRICE", "LOAD_CONTROL"])
+def test_an_interval_that_has_ended_is_no_change_while_its_event_goes_on(site: Site, signal: str) -> None:
+    hours = tuple(Stretch(CELL + 3600 * hour, CELL + 3600 * (hour + 1), 50.0 + hour) for hour in range(3))
+    event = ReceivedEvent("day", 0, signal, CELL, CELL + 3 * 3600, hours)
+    site.ven.accept(event, {"ENERGY_PRICE": PRICE})
+    site.planner._look(site.now)
+    site.planner.agenda.begin(site.now)
+    for hour in range(3):
+        for second in (1, 2):
+            site.now = CELL + 3600.0 * (hour + 1) + second
+            site.ven.report_flexibility({"battery_01": BATTERY}, site.now)
+            site.planner._look(site.now)
+            assert site.planner.agenda.causes == [], f"{second} s after the end of hour {hour + 1}"
+
+
 # --- forecasts -------------------------------------------------------------------------------------------------------
 
 

@@ -149,11 +149,12 @@ class Planner:
             (name, one.low_kw, one.high_kw, one.least_kwh, one.most_kwh, tuple((t.value, t.start) for t in one.targets))
             for name, one in devices.items()
         }
-        return Ground(
-            prices=frozenset(self._outbox.asked("ENERGY_PRICE", now)),
-            limits=frozenset(one for signal in LIMITS for one in self._outbox.asked(signal, now)),
-            devices=frozenset(able),
-        )
+
+        def asked(*signals: str) -> frozenset[Asked]:
+            # an event is there until its last interval has ended
+            return frozenset(one for signal in signals for one in self._outbox.asked(signal, now) if one.end > now)
+
+        return Ground(prices=asked("ENERGY_PRICE"), limits=asked(*LIMITS), devices=frozenset(able))
 
     # --- one plan ------------------------------------------------------------------------------------------------
 
