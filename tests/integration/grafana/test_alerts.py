@@ -80,6 +80,11 @@ def test_nothing_fires_while_all_is_well(alert: str, fires: Fires) -> None:
             {"flexmeasures-worker"},
         ),
         ("outbox-old", LATER.format("outbox_age_seconds", "'container', 'openadr-ven', 'ok', 301"), {"openadr-ven"}),
+        (
+            "outbox-old",
+            LATER.format("outbox_age_seconds", "'container', 'cariflex-feeds', 'ok', 301"),
+            {"cariflex-feeds"},
+        ),
         ("disk-full", LATER.format("disk_used_fraction", "'host', 'host', 'ok', 0.91"), {"host"}),
         ("certificate-ends", LATER.format("certificate_days", "'certificate', 'vtn', 'ok', 19.9"), {"vtn"}),
         ("backup-missed", "UPDATE ems.backup_run SET started_at = now() - interval '27 hours'", {"backup_run"}),
