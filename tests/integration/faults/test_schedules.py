@@ -139,7 +139,8 @@ def test_a_high_price_empties_the_batteries_and_load_control_caps_charging(ems: 
     assert runs[0] == ["10", "t", "t", "t", "t"], "what it saves in money, energy and at the peak"
     assert ems.health("openadr-ven", 8090)["plan"]["saved"].keys() == {"eur", "kwh", "peak_kw"}
 
-    production_prices(ems, [0.8 * price for price in cheap])
+    # selling pays more than buying costs, as under a fixed tariff: a plan that took that for gold would have no end
+    production_prices(ems, [1.25 * price for price in cheap])
     order(ems, "loop-price", "ENERGY_PRICE", "EUR/MWh", this_hour(), cheap, "PT1H")
     follow(ems, "the batteries charge", BATTERIES, 25.0, 50.1)
 
