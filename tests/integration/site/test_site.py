@@ -619,6 +619,7 @@ def test_every_secret_is_another(rotated: Rotated) -> None:
 def test_the_services_follow_and_nothing_holds_an_old_secret(rotated: Rotated) -> None:
     assert healthy(rotated.host) == set(expected_containers(rotated))
     files = rotated.host.shell(f"find /opt/cariflex -type f -exec cat {{}} + | {TEXT}")
+    assert any(value in files for value in rotated.secrets().values()), "the files were read, secrets among them"
     assert [name for name, value in rotated.old_secrets.items() if value in files] == []
 
 

@@ -60,9 +60,12 @@ async def test_a_device_is_told_ahead_and_follows_while_the_cem_is_away(
     """The safe state: what was told ahead goes on to its end, which is the device's own will."""
     async with running_cem(tmp_path) as running, simulated(running.url, "ev_01") as (ev,):
         await eventually(lambda: running.cem.devices["ev_01"].power_kw == 22)
+        earliest = int(time.time() + 4)
         running.event("cap", 50, start=4, seconds=2)
+        latest = int(time.time() + 4)
         await eventually(lambda: [o.status for o in running.cem.devices["ev_01"].ahead] == ["ACCEPTED", "ACCEPTED"])
         begins = running.cem.devices["ev_01"].ahead[0].at
+        assert earliest <= begins <= latest
         monkeypatch.setattr(Device, "decide", lambda _device, _aim: None)  # nobody decides any more
         assert ev.machine.storage.power_kw == 22
         await eventually(lambda: ev.machine.storage.power_kw == 11)
