@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "as deployed": {},
 }
 DEAR, CHEAP = [500.0, 400.0, *[50.0] * 24], [10.0, 20.0, *[500.0] * 24]
+TROUBLE = ("no new plan, the last one holds", "nothing is planned", "the plan ends")
 PARTS = ("until the VEN has it", "price to FlexMeasures", "planner", "queue and solver", "CEM", "until the last device")
 
 
@@ -77,7 +78,11 @@ def measured(options: argparse.Namespace, variables: Mapping[str, Any]) -> list[
     ):
         for number in range(options.events):
             found.append(one(ems, number))
+            print(" ".join(f"{part}: {seconds:.2f}" for part, seconds in found[-1].items()), flush=True)
             time.sleep(35 if options.events > 8 else 3)  # FlexMeasures takes ten triggers in five minutes
+        for line in ems.log("openadr-ven"):
+            if line["service"] == "planner" and "reason" in line and line["message"] in TROUBLE:
+                print(f"{line['time']} {line['message']}: {line['reason']}")
     return found
 
 

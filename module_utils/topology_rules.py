@@ -270,6 +270,7 @@ _simulated_pv = Record(
     required={"peak_kw": _number(0.001, 1e5, "kW")},
     optional={"tilt": _number(0, 90, "degrees from the horizontal"), "azimuth": _number(0, 359, "degrees from north")},
 )
+_simulated_load = Record({"base_kw": _number(0, 1e5, "kW"), "peak_kw": _number(0.001, 1e5, "kW")})
 _simulated_storage = Record({"kind": _simulated_kind, "min_kw": _power, "max_kw": _power, "energy_kwh": _energy})
 _feeds = Record(
     optional={
@@ -279,7 +280,7 @@ _feeds = Record(
         ),
         "simulated": Record(
             required={"pv": Each(_simulated_pv, name=_name), "storages": Each(_simulated_storage, name=_name)},
-            optional={"history": _duration, "seed": _integer(0)},
+            optional={"loads": Each(_simulated_load, name=_name), "history": _duration, "seed": _integer(0)},
         ),
     },
 )
@@ -666,8 +667,13 @@ def _feed_problems(topology: object) -> Iterator[Problem]:
         if daily and "00:00" not in daily:
             yield Problem(f"{path}.production_tariff.daily", None, "says nothing of 00:00", "begin with '00:00'")
     simulated = _mapping(feeds.get("simulated"))
-    for kind, unit in (("pv", "kW"), ("storages", "kWh")):
+    for kind, unit in (("pv", "kW"), ("loads", "kW"), ("storages", "kWh")):
         named += [(f"{path}.simulated.{kind}.{name}", name, unit) for name in _mapping(simulated.get(kind))]
+    for name, load in _mapping(simulated.get("loads")).items():
+        least, most = _mapping(load).get("base_kw"), _mapping(load).get("peak_kw")
+        if _is_number(least) and _is_number(most) and least > most:  # type: ignore[operator]
+            where = f"{path}.simulated.loads.{name}.base_kw"
+            yield Problem(where, shown(least), f"is above peak_kw, {shown(most)}", "write the lower power in base_kw")
     for name, storage in _mapping(simulated.get("storages")).items():
         low, high = _mapping(storage).get("min_kw"), _mapping(storage).get("max_kw")
         if _is_number(low) and _is_number(high) and low >= high:  # type: ignore[operator]

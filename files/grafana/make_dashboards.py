@@ -193,12 +193,17 @@ UNION ALL
 ORDER BY "Intervals missing" DESC NULLS FIRST, id"""  # noqa: S608 - as above
 
 
-def net_sql(sensors: Sequence[Sensor]) -> str:
-    """What the S2 devices take less what PV brings, in kW; where either is not known there is no value."""
+def net_sql(production: Sequence[Sensor], consumption: Sequence[Sensor]) -> str:
+    """What S2 devices and consumers take less what PV brings, in kW; without PV or devices there is no value.
+
+    Args:
+        production: sensors of what PV brings.
+        consumption: sensors of what is taken beside the devices.
+    """
     return f"""\
-SELECT pv."time", 'taken from the grid' AS metric, devices.kw - pv.kw AS value
+SELECT rest."time", 'taken from the grid' AS metric, devices.kw + rest.kw AS value
 FROM (
-  SELECT "time", sum(kw) AS kw
+  SELECT "time", sum(CASE WHEN sensor_id IN ({_ids(consumption)}) THEN kw ELSE -kw END) AS kw
   FROM (
     SELECT {_bin("event_start")} AS "time", sensor_id, avg(event_value) AS kw
     FROM (
@@ -206,7 +211,7 @@ FROM (
         belief.sensor_id, belief.event_start, belief.event_value
       FROM timed_belief belief
       JOIN data_source source ON source.id = belief.source_id
-      WHERE belief.sensor_id IN ({_ids(sensors)})
+      WHERE belief.sensor_id IN ({_ids([*production, *consumption])})
         AND $__timeFilter(belief.event_start)
         AND belief.cumulative_probability = 0.5
         AND source.type {MEASURED}
@@ -215,8 +220,8 @@ FROM (
     GROUP BY 1, 2
   ) each
   GROUP BY 1
-) pv
-JOIN ({_DEVICES_SQL}) devices ON devices."time" = pv."time"
+) rest
+JOIN ({_DEVICES_SQL}) devices ON devices."time" = rest."time"
 ORDER BY 1"""  # noqa: S608 - as above
 
 
@@ -658,9 +663,9 @@ def cariflex(topology: dict[str, Any], datasource: m.DataSourceRef) -> dashboard
             panels.power(
                 4,
                 "Grid net power",
-                "What the S2 devices take less what PV brings; below zero the site feeds in. The site has no meter at"
-                " the grid: what else it takes is not in it.",
-                net_sql(panels.devices("pv")),
+                "What the S2 devices and the site beside them take, less what PV brings; below zero the site feeds in."
+                " Added up from their meters: there is none at the grid.",
+                net_sql(panels.devices("pv"), panels.named(*topology["schedules"]["consumption"])),
             )
             .fill_opacity(20)
             .thresholds(

@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 BATTERIES = tuple(f"battery_0{number}" for number in range(1, 6))
 EVS = tuple(f"ev_0{number}" for number in range(1, 6))
 PRODUCTION_PRICE = 85
+PV, LOAD = 41, 111
 PLAN_SECONDS = 240.0  # the longest wait; a solver beside other tests takes up to a minute
+FORECAST_SECONDS = 600.0  # sensors are looked at in turn, ten seconds apart; the job is like a plan's
 
 
 def this_hour() -> datetime:
@@ -200,3 +202,32 @@ def test_every_panel_shows_what_has_happened(ems: Ems) -> None:
         until(shown, 400, "every panel has rows")  # energies come with the second cell of five minutes
     except AssertionError as error:
         raise AssertionError(f"{error}: none in {sorted(empty - ELSEWHERE.keys())}") from None
+
+
+def test_what_nobody_controls_is_forecast_from_the_history_there_is(ems: Ems) -> None:
+    """Three days of sun and of load, where a week is asked for."""
+    ems.sql(
+        "WITH source AS (INSERT INTO data_source (name, type) VALUES ('meter', 'user') RETURNING id)"
+        " INSERT INTO timed_belief"
+        " (event_start, belief_horizon, cumulative_probability, event_value, sensor_id, source_id)"
+        " SELECT start, '0', 0.5,"
+        " greatest(0, 40 * sin(extract(epoch FROM start) * 2 * pi() / 86400)), taker.id, source.id"
+        " FROM source, (SELECT id FROM sensor WHERE name IN ('pv_01_power', 'site_load_power')) AS taker,"
+        " generate_series(date_trunc('hour', now()) - interval '3 days', now() - interval '5 minutes',"
+        " interval '5 minutes') AS start"
+    )
+    for sensor in (PV, LOAD):
+
+        def made(sensor: int = sensor) -> bool:
+            return ems.health("openadr-ven", 8090)["forecasts"][str(sensor)] == "made"
+
+        try:
+            until(made, FORECAST_SECONDS, f"a forecast of {sensor} is made")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {ems.health('openadr-ven', 8090)['forecasts'][str(sensor)]}") from None
+    foreseen = ems.sql(
+        "SELECT sensor_id, count(DISTINCT event_start) >= 24, max(event_value) > 20, min(event_value) > -10"
+        " FROM timed_belief JOIN data_source ON source_id = data_source.id"
+        " WHERE data_source.type = 'forecaster' AND event_start > now() GROUP BY 1 ORDER BY 1"
+    )
+    assert foreseen == [[str(PV), "t", "t", "t"], [str(LOAD), "t", "t", "t"]]

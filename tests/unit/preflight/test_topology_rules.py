@@ -51,7 +51,7 @@ MISTAKES = [
     ("containers/openadr-vtn/networks/openadr-internl", None, "not declared", "did you mean openadr-internal?"),
     ("containers/openadr-vtn/port", 80800, "not a whole number from 1 to 65535", "1 to 65535"),
     ("containers/openadr-vtn/ports", 8080, "unknown key", "did you mean port?"),
-    ("sensors/pv_02_power/id", 41, "same sensor id as topology.sensors.pv_01_power.id", "such as 111"),
+    ("sensors/pv_02_power/id", 41, "same sensor id as topology.sensors.pv_01_power.id", "such as 112"),
     ("sensors/pv_02_power/id", "42", "not a whole number", "without quotes"),
     ("sensors/pv_02_power/id", True, "not a whole number", "without quotes"),
     ("sensors/pv_02_power/unit", "kw", "no unit that FlexMeasures knows", "write kW"),

@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "duplicate sensor id": (
         sensor(id=41),
-        ["topology.sensors.pv_02_power.id = 41", "same sensor id as topology.sensors.pv_01_power.id", "such as 111"],
+        ["topology.sensors.pv_02_power.id = 41", "same sensor id as topology.sensors.pv_01_power.id", "such as 112"],
     ),
     "unknown unit": (
         sensor(unit="kwh"),

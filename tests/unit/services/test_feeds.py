@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cariflex.feeds.jobs import HOUR, JobError, Progress, SimulatorJob, TariffJob, WeatherJob
+from cariflex.feeds.load import Consumption, Load
 from cariflex.feeds.main import jobs_of, serve
 from cariflex.feeds.open_meteo import OpenMeteo, OpenMeteoError
 from cariflex.feeds.pv import CELL, Array, Sky
@@ -64,6 +65,35 @@ def test_clouds_make_arrays_and_days_differ() -> None:
     days = sky.powers([Array("a", 20, 15, 180), Array("b", 20, 15, 180)], NOW // 86400 * 86400, 7 * 288)
     assert days["a"] != days["b"]
     assert len({round(sum(days["a"][n * 288 : n * 288 + 288])) for n in range(7)}) > 3
+
+
+# --- consumption ---
+
+
+@settings(max_examples=25, deadline=None)
+@given(DAYS, st.integers(0, 9), st.integers(0, 287), st.integers(1, 50))
+def test_a_load_stays_within_its_powers_and_is_the_same_whenever_asked_for(
+    day: Any, seed: int, first: int, cells: int
+) -> None:
+    loads = {"shop": Load(15, 60), "lamp": Load(0, 0.1)}
+    whole = Consumption(loads, ZONE, seed).powers(midnight(day), 340)
+    assert all(loads[name].base_kw <= kw <= loads[name].peak_kw for name, values in whole.items() for kw in values)
+    part = Consumption(loads, ZONE, seed).powers(midnight(day) + first * CELL, cells)
+    assert part == {name: values[first : first + cells] for name, values in whole.items()}
+
+
+def test_a_load_is_lowest_before_dawn_highest_in_the_evening_and_lower_on_a_sunday() -> None:
+    hours: dict[int, list[float]] = {}
+    monday, sunday = midnight(date(2028, 2, 28)), midnight(date(2028, 3, 5))
+    found = Consumption({"a": Load(15, 60)}, ZONE, 1)
+    for index, kw in enumerate(found.powers(monday, 5 * 288)["a"]):
+        hours.setdefault(index % 288 // 12, []).append(kw)
+    means = {hour: sum(values) / len(values) for hour, values in hours.items()}
+    assert min(means, key=means.__getitem__) in (2, 3, 4, 5)
+    assert max(means, key=means.__getitem__) in (18, 19, 20)
+    working_day = sum(means.values()) / 24
+    assert 25 < working_day < 45
+    assert sum(found.powers(sunday, 288)["a"]) / 288 < 0.95 * working_day
 
 
 # --- batteries and EVs ---
@@ -226,6 +256,20 @@ SETTINGS: dict[str, Any] = {
 def test_only_dev_simulates(environment: str) -> None:
     with pytest.raises(ValidationError, match=f"the environment {environment} gets none"):
         FeedsSettings(**{**SETTINGS, "environment": environment})
+
+
+def test_what_a_site_takes_is_simulated_beside_its_pv(tmp_path: Path) -> None:
+    load = {"sensor": {"sensor": 111, "unit": "kW", "resolution": "PT5M"}, "base_kw": 15, "peak_kw": 60}
+    box = Outbox(tmp_path, lambda: NOW)
+    given = {**SETTINGS, "data_dir": tmp_path, "simulated": {**SETTINGS["simulated"], "loads": {"rest": load}}}
+    (job,) = jobs_of(FeedsSettings(**given), box)
+    run(job)
+    values = {post.sensor: post.values for post in drained(box)}
+    assert values.keys() == {41, 111}
+    assert len(values[111]) == 2016
+    box.close()
+    with pytest.raises(ValidationError, match="base_kw, 70, is above peak_kw, 60"):
+        FeedsSettings(**{**given, "simulated": {"loads": {"rest": load | {"base_kw": 70}}}})
 
 
 def test_a_tariff_is_a_table_or_a_file(tmp_path: Path) -> None:

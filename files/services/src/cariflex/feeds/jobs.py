@@ -195,7 +195,7 @@ class TariffJob:
 
 
 class SimulatorJob:
-    """PV, batteries and EVs that do not exist: what they did up to now; at first also their history.
+    """PV, consumers, batteries and EVs that do not exist: what they did up to now; at first also their history.
 
     Their values count as known when a meter would have told them: nobody who looks back finds out what was to come.
     """
@@ -205,7 +205,7 @@ class SimulatorJob:
 
     def __init__(
         self,
-        pv: Callable[[int, int], Mapping[str, tuple[float, ...]]],
+        powers: Callable[[int, int], Mapping[str, tuple[float, ...]]],
         fleet_at: Callable[[int], Fleet],
         sensors: Mapping[str, FedSensor],
         live: Mapping[str, bool],
@@ -213,7 +213,7 @@ class SimulatorJob:
         progress: Progress,
         history: timedelta,
     ) -> None:
-        self._pv = pv
+        self._powers = powers
         self._fleet_at = fleet_at
         self._fleet: Fleet | None = None
         self._sensors = sensors
@@ -233,7 +233,7 @@ class SimulatorJob:
             cells = min((end - start) // CELL, AT_ONCE)
             if self._fleet is None or self._fleet.time != start:
                 self._fleet = self._fleet_at(start)
-            found = {**self._pv(start, cells), **self._fleet.live(cells)}
+            found = {**self._powers(start, cells), **self._fleet.live(cells)}
             for name, values in found.items():
                 if done is None or self._live.get(name, True):
                     to = destination(self._sensors[name], SIMULATOR)

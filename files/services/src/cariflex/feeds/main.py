@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import Counter, Gauge
 
 from cariflex.feeds.jobs import Job, JobError, Progress, SimulatorJob, TariffJob, WeatherJob
+from cariflex.feeds.load import Consumption, Load
 from cariflex.feeds.open_meteo import OpenMeteo
 from cariflex.feeds.settings import FeedsSettings, Simulated
 from cariflex.feeds.storages import Fleet, Storage
@@ -124,14 +125,17 @@ def _simulator(
 
     sky = Sky(settings.latitude, settings.longitude, zone, simulated.seed)
     arrays = [Array(name, pv.peak_kw, pv.tilt, pv.azimuth) for name, pv in simulated.pv.items()]
+    loads = {name: Load(load.base_kw, load.peak_kw) for name, load in simulated.loads.items()}
+    consumption = Consumption(loads, zone, simulated.seed)
     storages = {
         name: Storage(one.kind, one.min_kw, one.max_kw, one.energy_kwh, number)
         for number, (name, one) in enumerate(simulated.storages.items())
     }
     return SimulatorJob(
-        lambda start, cells: sky.powers(arrays, start, cells),
+        lambda start, cells: sky.powers(arrays, start, cells) | consumption.powers(start, cells),
         lambda start: Fleet(storages, zone, start),
         {name: pv.sensor for name, pv in simulated.pv.items()}
+        | {name: load.sensor for name, load in simulated.loads.items()}
         | {name: one.sensor for name, one in simulated.storages.items()},
         {name: one.live for name, one in simulated.storages.items()},
         outbox,

@@ -3,7 +3,6 @@
 The same array, seed and time always give the same power, so that what was sent can be made again.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pvlib.irradiance import get_total_irradiance
 from pvlib.location import Location
 from pvlib.pvsystem import pvwatts_dc
 from pvlib.temperature import faiman
+
+from cariflex.feeds.chance import Chance
 
 CELL = 300  # s
 _LOSSES = 0.14  # pvlib's and NREL's usual for cables, dirt and mismatch
@@ -39,7 +40,7 @@ class Sky:
     def __init__(self, latitude: float, longitude: float, zone: ZoneInfo, seed: int) -> None:
         self._location = Location(latitude, longitude, tz=str(zone), altitude=50)
         self._zone = zone
-        self._seed = seed
+        self._chance = Chance(seed)
 
     def powers(self, arrays: Sequence[Array], start: int, cells: int) -> dict[str, tuple[float, ...]]:
         """Mean power in kW of each array in consecutive cells of five minutes, at their middle; never below 0.
@@ -69,21 +70,10 @@ class Sky:
     def passing(self, name: str, moment: int) -> float:
         """The share of a clear sky's light that reaches an array: a day's weather, and clouds that go by."""
         day = datetime.fromtimestamp(moment, self._zone).date().isoformat()
-        cloudiness = 0.15 + 0.6 * self._chance(f"day {day}") ** 2  # most days are fair
-        slow = self._smooth("front", moment / 5400)
-        quick = self._smooth(f"clouds {name}", moment / 900)
+        cloudiness = 0.15 + 0.6 * self._chance.at(f"day {day}") ** 2  # most days are fair
+        slow = self._chance.smooth("front", moment / 5400)
+        quick = self._chance.smooth(f"clouds {name}", moment / 900)
         return min(max(1 - cloudiness * (0.55 * slow + 0.45 * quick) * 1.3, 0.12), 1.0)
-
-    def _smooth(self, name: str, place: float) -> float:
-        """Chance that changes gently: 0 to 1."""
-        whole = math.floor(place)
-        gone = place - whole
-        weight = gone * gone * (3 - 2 * gone)
-        return (1 - weight) * self._chance(f"{name} {whole}") + weight * self._chance(f"{name} {whole + 1}")
-
-    def _chance(self, name: str) -> float:
-        digest = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) / 2**64
 
 
 def _cosine(degrees: float) -> float:

@@ -89,6 +89,22 @@ class SimulatedPv(BaseModel):
     azimuth: float = Field(180, ge=0, lt=360, description="the degrees from north by east", examples=[180])
 
 
+class SimulatedLoad(BaseModel):
+    """Consumption that does not exist."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sensor: FedSensor = Field(description="the sensor of its power, in kW")
+    base_kw: float = Field(ge=0, description="the lowest power in kW", examples=[15])
+    peak_kw: float = Field(gt=0, le=100_000, description="the highest power in kW", examples=[60])
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.base_kw > self.peak_kw:
+            raise ValueError(f"base_kw, {self.base_kw:g}, is above peak_kw, {self.peak_kw:g}")
+        return self
+
+
 class SimulatedStorage(BaseModel):
     """A battery or an EV that does not exist."""
 
@@ -116,6 +132,7 @@ class Simulated(BaseModel):
     )
     seed: int = Field(1, description="what makes one run of clouds differ from another", examples=[1])
     pv: dict[str, SimulatedPv] = Field({}, description="the arrays by name")
+    loads: dict[str, SimulatedLoad] = Field({}, description="the consumers by name")
     storages: dict[str, SimulatedStorage] = Field({}, description="the batteries and EVs by name")
 
 
