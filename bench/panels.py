@@ -35,19 +35,15 @@ A_DAY = 30 * 288 + 10 * 96 * 96  # beliefs
 EXTRA = """CREATE INDEX timed_belief_latest_idx ON timed_belief
   (sensor_id, event_start, belief_horizon, source_id) INCLUDE (event_value)"""
 FILL = (
-    """INSERT INTO sensor (id, name, unit, timezone, event_resolution, generic_asset_id, attributes,
-         knowledge_horizon_fnc, knowledge_horizon_par)
-       SELECT 100 + n, 'plan ' || n, 'kW', 'UTC', '15 minutes', 1, '{}', 'ex_post', '{}' FROM generate_series(1, 10) n
-       ON CONFLICT DO NOTHING""",
     """INSERT INTO timed_belief
        SELECT event, '0', 0.5, random() * 50, id, 1 FROM sensor,
          generate_series(date_trunc('day', now()) - %(days)s * interval '1 day', now(), event_resolution) event
-       WHERE id BETWEEN 41 AND 87""",
+       WHERE id BETWEEN 41 AND 87 OR name = 'site_load_power'""",
     """INSERT INTO timed_belief
        SELECT event, ahead * interval '15 minutes', 0.5, random() * 50, id, 3 FROM sensor,
          generate_series(date_trunc('day', now()) - %(days)s * interval '1 day', now(), interval '15 minutes') event,
          generate_series(0, 95) ahead
-       WHERE id > 100""",
+       WHERE name LIKE '%%_power_kw'""",
     """INSERT INTO ems.s2_status (resource, time, power_kw, connected)
        SELECT 'device_' || n, time, random() * 20, true FROM generate_series(1, 10) n,
          generate_series(now() - %(days)s * interval '1 day', now(), interval '1 minute') time""",

@@ -248,6 +248,7 @@ def plan_sql(sensors: Sequence[Sensor]) -> str:
     """The newest plan of each device, added up, beside what they took.
 
     A quarter of an hour has a hundred plans, each with its belief: the newest is looked up, one by one, not sorted out.
+    With the sources as an array the primary key has them in that order; as a join PostgreSQL sorts all of them.
 
     Args:
         sensors: those that take plans.
@@ -270,7 +271,7 @@ FROM (
       WHERE belief.sensor_id = sensor.id
         AND belief.event_start = event_start.event_start
         AND belief.cumulative_probability = 0.5
-        AND belief.source_id IN (SELECT id FROM data_source WHERE type = 'scheduler')
+        AND belief.source_id = ANY (ARRAY(SELECT id FROM data_source WHERE type = 'scheduler'))
       ORDER BY belief.belief_horizon, belief.source_id DESC
       LIMIT 1
     ) newest
