@@ -13,7 +13,7 @@ from typing import Any
 
 from cariflex_backup.archive import stamp_of
 from cariflex_backup.commands import run
-from cariflex_backup.database import Server
+from cariflex_backup.database import LOGGED_IN, Server, password_line
 from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import check_free
 from cariflex_backup.making import locked, reader
@@ -25,7 +25,7 @@ from cariflex_backup.wal import as_reader, client, remove
 
 LABEL = "cariflex.base"
 MANIFEST = "backup_manifest"
-_BASE = 'IFS= read -r PGPASSWORD && export PGPASSWORD PGAPPNAME=cariflex-base && exec nice -n 10 pg_basebackup "$@"'
+_BASE = f'{LOGGED_IN} PGAPPNAME=cariflex-base && exec nice -n 10 pg_basebackup "$@"'
 _OPTIONS = ("--pgdata=/base/out", "--format=tar", "--wal-method=none", "--checkpoint=fast", "--compress=client-zstd:3")
 _RESERVE_BYTES = 256 << 20
 _MARK_SECONDS = 120
@@ -142,7 +142,7 @@ def _copied(server: Server, store: Store, staging: Path, parent: Base | None) ->
         shutil.copyfile(store.folder_of(parent) / MANIFEST, staging / "parent")
         options.append("--incremental=/base/parent")
     arguments = ["sh", "-c", _BASE, "sh", *options, *as_reader(server), "--no-password"]
-    run(client(server, staging, "/base", arguments, LABEL), f"{server.password}\n", what="making a base")
+    run(client(server, staging, "/base", arguments, LABEL), password_line(server.password), what="making a base")
 
 
 def _await_log(store: Store, made: Base) -> None:

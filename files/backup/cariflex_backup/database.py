@@ -35,9 +35,20 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catal
 """  # noqa: S608 - a constant
 # by this name the sessions of a killed run are found
 APPLICATION = "cariflex-backup"
-# the password is the first line of standard input
-_AS_READER = 'IFS= read -r PGPASSWORD && export PGPASSWORD PGAPPNAME="$0" && exec nice -n 10 "$@"'
+# the password is the first line of standard input, as password_line makes it; PostgreSQL's programs find it in a file
+# that has no name any more: so neither arguments nor environment show it, and a kill leaves nothing
+LOGGED_IN = (
+    'IFS= read -r line && file=$(mktemp -p /dev/shm) && printf "%s\\n" "$line" >"$file" && exec 3<"$file" && rm "$file"'
+    " && export PGPASSFILE=/dev/fd/3"
+)
+_AS_READER = f'{LOGGED_IN} PGAPPNAME="$0" && exec nice -n 10 "$@"'
 _PSQL = ("psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
+
+
+def password_line(password: str) -> str:
+    """A line of a file of passwords as PostgreSQL's programs read it."""
+    escaped = password.replace("\\", r"\\").replace(":", r"\:")
+    return f"*:*:*:*:{escaped}\n"
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Server:
         if not self.role:
             return [*enter, *arguments, "--username=postgres"], ""
         reader = [*arguments, f"--username={self.role}", "--host=127.0.0.1", "--no-password"]
-        return [*enter, "sh", "-c", _AS_READER, self.application, *reader], f"{self.password}\n"
+        return [*enter, "sh", "-c", _AS_READER, self.application, *reader], password_line(self.password)
 
     def ask(self, database: str, sql: str) -> str:
         """The result of a query of the reading role."""

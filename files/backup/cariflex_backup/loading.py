@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cariflex_backup.commands import run
-from cariflex_backup.database import Server
+from cariflex_backup.database import LOGGED_IN, Server, password_line
 from cariflex_backup.errors import BackupError
 
 RESTORED = "__restored"  # a database on its way in
@@ -30,9 +30,9 @@ pg_restore --create --list "$1" |
   exec pg_restore --create --file=- --use-list=/tmp/list "$1"
 """
 _SWAP_TRIES = 10
-# the superuser's password as the server itself was given it; the client takes it as its first line
+# the superuser's password as the server itself was given it
 _ASK = 'cat "${POSTGRES_PASSWORD_FILE:-/dev/null}"'
-_AS_SUPERUSER = 'IFS= read -r PGPASSWORD && export PGPASSWORD && exec "$@"'
+_AS_SUPERUSER = f'{LOGGED_IN} && exec "$@"'
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -216,6 +216,6 @@ def _in_client(server: Server, dumps: Path, arguments: list[str], what: str) -> 
             *("--env", f"PGOPTIONS={_OPTIONS}", "--entrypoint", "sh"),
             *(image_of(server.container), "-c", _AS_SUPERUSER, "sh", *arguments),
         ],
-        password.strip() + b"\n",
+        password_line(password.decode().strip()),
         what=what,
     )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cariflex_backup.commands import failed, run
-from cariflex_backup.database import Server
+from cariflex_backup.database import LOGGED_IN, Server, password_line
 from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import image_of
 from cariflex_backup.making import locked, reader, terminable
@@ -34,7 +34,7 @@ _ROW_SECONDS = 60
 _RETRY_SECONDS = 5
 _BASE_SECONDS = 900  # until a base that failed is tried again
 _ROW = uuid.UUID("b9d3a1f4-5f57-4c3f-9f0e-6d6f6d656e74")
-_RECEIVE = 'IFS= read -r PGPASSWORD && export PGPASSWORD && exec nice -n 5 pg_receivewal "$@"'
+_RECEIVE = f'{LOGGED_IN} && exec nice -n 5 pg_receivewal "$@"'
 _STATE = """
 SELECT (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_flush_lsn()), 8),
   coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'), 'none');
@@ -144,7 +144,7 @@ def _receiver(server: Server, folder: Path) -> Iterator[subprocess.Popen[bytes]]
     )
     try:
         if process.stdin:
-            process.stdin.write(f"{server.password}\n".encode())
+            process.stdin.write(password_line(server.password).encode())
             process.stdin.close()
         yield process
     finally:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def redis(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield name
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=60)
+
+
+def showing(text: str) -> list[str]:
+    """Names of the processes, in containers too, that have a text in their arguments or their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if text.encode() in (path / "cmdline").read_bytes() + (path / "environ").read_bytes():
+                found.append((path / "comm").read_text().strip())
+    return found
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.backup.conftest import START, Ended, Program
+from tests.integration.backup.conftest import START, Ended, Program, showing
 from tests.integration.grafana.conftest import IMAGES, Server, docker, provisioned, wait
 from tests.integration.grafana.test_alerts import ALERTS
 
@@ -182,6 +182,16 @@ def test_a_backup_that_begins_ends_none_of_the_archivers_sessions(site: Site, ar
         connection.autocommit = True
         until(lambda: connection.execute(query).fetchall() == [("cariflex.archiver",)], 60)
     site.archived(datetime.now(UTC))
+
+
+def test_no_process_shows_a_password(site: Site, archiver: object) -> None:
+    until(lambda: "pg_receivewal" in showing("pg_receivewal"), 30)
+    seen, shown, began = set[str](), set[str](), time.monotonic()
+    while time.monotonic() < began + 3:  # also while a mark is written
+        seen |= set(showing("psql"))
+        shown |= set(showing(site.server.passwords["cariflex_backup"]))
+    assert "psql" in seen
+    assert shown == set()
 
 
 def test_the_line_that_was_left_can_be_gone_back_to(site: Site, archiver: object) -> None:

@@ -223,6 +223,22 @@ def test_an_archive_that_does_not_fit_is_refused(
     no_leftovers(program, server)
 
 
+@pytest.mark.parametrize(
+    ("needed", "message"),
+    [
+        ("r._RESERVE_BYTES = 1 << 60", "MB free, and unpacking the archive takes"),
+        ("r.loading.disk_needed = lambda databases: 1 << 60", "MB free, and the restored databases, beside those"),
+    ],
+)
+def test_too_little_room_is_told_before_anything_is_touched(
+    needed: str, message: str, program: Program, before: dict[str, Any], server: Server
+) -> None:
+    done = restored(program, *CONFIRM, code=f"import cariflex_backup.restore as r; {needed}; {START}")
+    assert (done.status, message in done.error) == (1, True), done.error
+    assert state(server) == before
+    no_leftovers(program, server)
+
+
 @pytest.mark.parametrize("moment", ["while a database is filled", "between the swap and the rest"])
 def test_a_killed_restore_has_lost_nothing_and_can_be_run_again(
     moment: str, program: Program, before: dict[str, Any], server: Server
