@@ -42,4 +42,12 @@ options:
   ca_path:
     description: File with the certificate authorities to check it with; the system's when left out.
     type: path
+  behind_proxy:
+    description:
+      - Whether O(url) is phpIPAM behind its proxy, on a network of this host, and asked as the proxy asks it, with
+        C(https) in C(X-Forwarded-Proto). phpIPAM has to trust that (C(IPAM_TRUST_X_FORWARDED)); by plain
+        http it refuses its API.
+      - The app's code is then sent in the clear, so never across another network.
+    type: bool
+    default: false
 """

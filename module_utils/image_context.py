@@ -130,8 +130,15 @@ def plan(
             raise ContextError(f"images_wanted: {name!r} is not declared; declared are {sorted(declared)}")
     names = list(wanted) or [name for name in declared if name not in bases]
 
+    # what cannot be made here may have been brought to the host
+    brought = {
+        n: image
+        for n, image in ways["registry"].items()
+        if not ways["build"][n].reference and image.reference in present
+    }
     if images_from == "archive":
-        return _plan_archive(ways, names, present, archived or {})
+        there = {n: str(image.reference) for n, image in brought.items()}
+        return _plan_archive(ways, names, present, {**there, **(archived or {})})
     if images_from == "auto":
         # The images that can be had both ways tell which way this host went before; it stays with that.
         public = [n for n in names if ways["registry"][n].kind == "registry" and ways["build"][n].kind == "build"]
@@ -140,7 +147,7 @@ def plan(
             return Plan({}, [], [], None)
         images_from = before[0]
 
-    images = ways[images_from]
+    images = {**ways[images_from], **brought}
     missing = [n for n in names if images[n].reference and images[n].reference not in present]
     needed = dict.fromkeys(images[n].base for n in missing if images[n].base)
     missing = [n for n in needed if n and images[n].reference not in present] + missing

@@ -344,7 +344,7 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
     problems += firewall_problems(defaults | dict(inventory.effective))
     problems += wireguard_problems(defaults | dict(inventory.effective))
     problems += backup_problems(defaults | dict(inventory.effective))
-    problems += ipam_problems(defaults | dict(inventory.effective))
+    problems += ipam_problems(defaults | dict(inventory.effective), _domains(inventory))
     problems += secret_problems(leaves, policy)
     problems += override_problems(inventory.topology_declared, inventory.topology_overrides)
     if isinstance(inventory.topology_declared, dict) and isinstance(inventory.topology_overrides, dict):
@@ -352,3 +352,10 @@ def inventory_problems(inventory: Inventory, policy: Policy) -> list[Problem]:
         problems += topology_problems(topology, policy.units_allowed)
         problems += simulation_problems(topology, inventory.defined.get("ems_environment"))
     return problems
+
+
+def _domains(inventory: Inventory) -> set[str]:
+    """Names of the topology's domains; none where it has no such shape, which is reported elsewhere."""
+    both = (inventory.topology_declared, inventory.topology_overrides)
+    found = [one.get("domains") for one in both if isinstance(one, dict)]
+    return {name for domains in found if isinstance(domains, dict) for name, value in domains.items() if value}

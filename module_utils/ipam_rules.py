@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
@@ -87,6 +87,16 @@ def _gateway(network: Mapping[str, Any], found: Mapping[str, Any] | None) -> dic
     return {"ip": known[0] if known else str(subnet[1]), "hostname": GATEWAY, "tag": "Used", "is_gateway": True}
 
 
+def _deploy_problems(values: Mapping[str, Any], domains: Collection[str]) -> Iterator[Problem]:
+    if "phpipam" not in domains:
+        fix = "write the name by which phpIPAM is to be found, as {domains: {phpipam: ipam.example.org}}"
+        yield Problem("topology_overrides", None, "declares no domains.phpipam, and phpipam_deploy is true", fix)
+    for name in ("phpipam_url", "phpipam_username"):
+        if values.get(name):
+            fix = "remove it, or set phpipam_deploy: false to keep a phpIPAM of your own"
+            yield Problem(name, shown(values[name]), "is for another phpIPAM than the one of phpipam_deploy", fix)
+
+
 def _free(text: str, taken: Iterable[Address]) -> Iterator[str]:
     """A range without the addresses that something has: the ranges that are left of it."""
     first, last = (ipaddress.ip_address(end.strip()) for end in text.split("-"))
@@ -99,13 +109,17 @@ def _free(text: str, taken: Iterable[Address]) -> Iterator[str]:
         start = end + 2
 
 
-def ipam_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """What keeps the role phpipam from getting into phpIPAM.
+def ipam_problems(values: Mapping[str, Any], domains: Collection[str] = ()) -> Iterator[Problem]:
+    """What keeps the role phpipam from getting into phpIPAM, or phpIPAM from being deployed.
 
     Args:
         values: the role's variables, as far as they can be known.
+        domains: the names of those that the topology declares.
     """
     url = values.get("phpipam_url")
+    if values.get("phpipam_deploy") is True:
+        yield from _deploy_problems(values, domains)
+        return
     if not url or not isinstance(url, str):
         return
     parts = urlsplit(url)

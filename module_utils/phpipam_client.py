@@ -44,6 +44,7 @@ class PhpIpamClient(HttpApi):
         timeout: float = TIMEOUT,
         validate_certs: bool = True,
         ca_path: str | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         super().__init__(
             url,
@@ -52,8 +53,8 @@ class PhpIpamClient(HttpApi):
             timeout=timeout,
             validate_certs=validate_certs,
             ca_path=ca_path,
-            headers={},
-            elsewhere=True,
+            headers={"X-Forwarded-Proto": "https"} if behind_proxy else {},
+            elsewhere=not behind_proxy,
         )
         if app_code and len(app_code) > CODE_LENGTH:
             raise PhpIpamError(f"app_code has {len(app_code)} characters: phpIPAM keeps {CODE_LENGTH} at most.")

@@ -28,6 +28,7 @@ CONNECTION: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": TIMEOUT},
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
+    "behind_proxy": {"type": "bool", "default": False},
 }
 ADDRESS_FIELDS: dict[str, dict[str, Any]] = {
     "hostname": {"type": "str"},
@@ -66,6 +67,7 @@ def client_of(options: Mapping[str, Any]) -> PhpIpamClient:
         timeout=options["timeout"],
         validate_certs=options["validate_certs"],
         ca_path=options["ca_path"],
+        behind_proxy=options["behind_proxy"],
     )
 
 

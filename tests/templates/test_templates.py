@@ -259,3 +259,65 @@ def test_contacts_are_told_and_taken_away_again(tmp_path: Path) -> None:
         if told:
             assert provisioned["contactPoints"][0]["receivers"] == [{"uid": "cariflex-1", **contact}]
             assert provisioned["policies"][0]["receiver"] == provisioned["contactPoints"][0]["name"]
+
+
+@pytest.fixture(scope="module")
+def phpipam(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
+    """The stacks of an environment where phpIPAM is deployed too."""
+    given = {
+        "images_references": {
+            name: f"example/{name}:1" for name in (*IMAGES, "phpipam-www", "phpipam-cron", "phpipam-db")
+        },
+        "phpipam_deploy": True,
+        "phpipam_server_docker_available": False,
+        "topology_overrides": {"domains": {"phpipam": "ipam.example.org"}},
+        "rendered_roles": ["phpipam_server", "traefik"],
+        **PHPIPAM_SECRETS,
+    }
+    return render("test", tmp_path_factory.mktemp("phpipam"), **given)
+
+
+PHPIPAM_SECRETS = {
+    name: f"{name.removeprefix('vault_').replace('_', '-')}-0123456789-0123456789"
+    for name in ("vault_phpipam_db_password", "vault_phpipam_admin_password", "vault_phpipam_app_code")
+}
+
+
+def test_phpipam_is_deployed_only_where_it_is_wanted(tmp_path: Path) -> None:
+    given = {"images_references": {name: f"example/{name}:1" for name in IMAGES}}
+    assert render("test", tmp_path, rendered_roles=["phpipam_server"], **given) == {}
+
+
+def test_phpipam_stands_behind_the_proxy_and_its_database_on_a_network_of_its_own(phpipam: dict[str, Stack]) -> None:
+    database, servers = phpipam["phpipam-database"].services, phpipam["phpipam"].services
+    assert database["phpipam-db"]["networks"] == {"phpipam-internal": {}}
+    assert servers["phpipam-www"]["networks"] == {
+        "traefik-public": {},
+        "phpipam-internal": {"ipv4_address": "192.168.242.10"},
+    }
+    routes = yaml.safe_load(phpipam["traefik"].files["dynamic/routes.yml"])["http"]
+    assert routes["routers"]["phpipam"]["rule"] == "Host(`ipam.example.org`)"
+    assert routes["services"]["phpipam"]["loadBalancer"]["servers"] == [{"url": "http://phpipam-www:80"}]
+    environment = servers["phpipam-www"]["environment"]
+    assert environment["IPAM_DATABASE_PASS_FILE"] == "/run/secrets/phpipam_database_password"
+    assert (environment["IPAM_TRUST_X_FORWARDED"], environment["IPAM_DISABLE_INSTALLER"]) == ("true", "1")
+    assert environment["TZ"] == "America/Martinique"
+    assert servers["phpipam-cron"]["environment"]["SCAN_INTERVAL"] == "1h"
+
+
+def test_phpipam_has_no_more_rights_than_it_needs(phpipam: dict[str, Stack]) -> None:
+    database = phpipam["phpipam-database"].services["phpipam-db"]
+    assert (database["user"], database["read_only"]) == ("999:999", True)
+    assert database["security_opt"] == ["no-new-privileges:true"]
+    for service in (database, *phpipam["phpipam"].services.values()):
+        assert service["cap_drop"] == ["ALL"]
+        assert service["image"].startswith("example/phpipam-")
+        assert service["mem_limit"]
+        assert service["healthcheck"]["test"]
+        assert not {"privileged", "network_mode", "ports", "build"} & service.keys()
+    for stack in (phpipam["phpipam-database"], phpipam["phpipam"]):
+        assert not any(secret in text for text in stack.files.values() for secret in PHPIPAM_SECRETS.values())
+
+
+def test_compose_accepts_phpipams_files(phpipam: dict[str, Stack], tmp_path: Path) -> None:
+    test_compose_accepts_every_file(phpipam, tmp_path)

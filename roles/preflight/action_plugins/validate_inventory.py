@@ -43,6 +43,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "units_allowed": {"type": "list", "elements": "str", "default": []},
 }
 _DECLARED, _OVERRIDES = "topology_declared", "topology_overrides"
+_WITH_PHPIPAM = "topology_phpipam"
 # A value made from these is known only when the host has been asked.
 _OF_THE_HOST = re.compile(r"\b(?:ansible_\w+|host_preflight)\b")
 
@@ -89,14 +90,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
         # A value may be derived from a role's default, which is not loaded before the role.
         scope = {name: value for role in roles for name, value in self._load(role / "defaults/main.yml").items()}
         scope.update(variables)
-        values, broken = self._evaluated({*options, *names, _DECLARED, _OVERRIDES} & variables.keys(), scope)
+        values, broken = self._evaluated(
+            {*options, *names, _DECLARED, _OVERRIDES, _WITH_PHPIPAM} & variables.keys(), scope
+        )
+        declared = values.get(_DECLARED, {})
+        if values.get("phpipam_deploy") is True:
+            declared = rules.combined(declared, values.get(_WITH_PHPIPAM, {}))
         inventory = rules.Inventory(
             defined={name: values.get(name) for name in names},
             extra=frozenset(load_extra_vars(self._loader)),
             vaulted=frozenset(name for name in names if "vault" in Path(_origin(variables[name])).name),
             effective={name: values[name] for name in options if name in values},
             set_anywhere=frozenset(name for name, value in variables.items() if value is not None),
-            topology_declared=values.get(_DECLARED, {}),
+            topology_declared=declared,
             topology_overrides=values.get(_OVERRIDES, {}),
             argument_specs=specs,
             wired=wired,

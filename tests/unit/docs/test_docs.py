@@ -79,7 +79,7 @@ def test_settings_are_variables_of_a_role(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in ALL if not page.stem.startswith("phpipam_")], ids=name)
 def test_secrets_exist(page: Path) -> None:
     secrets = yaml.safe_load((ROOT / "playbooks/vars/secrets.yml").read_text("utf-8"))
-    declared = secrets["secrets_declared"].keys() | secrets["secrets_given"].keys()
+    declared = {name for kind in ("declared", "phpipam", "given") for name in secrets[f"secrets_{kind}"]}
     assert set(re.findall(r"\bvault_\w+", page.read_text(encoding="utf-8"))) <= declared
 
 

@@ -90,6 +90,14 @@ def test_building_obtains_the_base_first_and_names_what_can_be_had_in_no_way(pro
     assert result.references["grafana"] == ""
 
 
+@pytest.mark.parametrize("way", ["build", "archive"])
+def test_an_image_that_cannot_be_made_may_have_been_brought(project: Path, way: str) -> None:
+    reference = planned(project, "registry", []).references["grafana"]
+    result = planned(project, way, [reference])
+    assert result.references["grafana"] == reference
+    assert "grafana" not in [image["name"] for image in result.missing] + result.left_out
+
+
 def test_a_registry_gives_the_public_images_and_the_base_of_our_own(project: Path) -> None:
     result = planned(project, "registry", [])
     assert [(image["name"], image["kind"]) for image in result.missing] == [

@@ -113,7 +113,23 @@ def test_what_cannot_work_is_refused_by_name(values: dict[str, str], variable: s
         {"phpipam_url": ""},
         {"phpipam_url": 7},  # its type is refused elsewhere
         {},
+        {"phpipam_deploy": True, "phpipam_app_code": "x" * 40},
     ],
 )
 def test_what_can_work_is_no_problem(values: dict[str, Any]) -> None:
-    assert list(ipam_problems(values)) == []
+    assert list(ipam_problems(values, {"phpipam"})) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "domains", "variable"),
+    [
+        ({}, (), "topology_overrides"),
+        ({"phpipam_url": "https://ipam.example.org"}, {"phpipam"}, "phpipam_url"),
+        ({"phpipam_username": "ems"}, {"phpipam"}, "phpipam_username"),
+    ],
+)
+def test_a_deployed_phpipam_has_a_name_and_is_the_only_one(
+    values: dict[str, str], domains: set[str], variable: str
+) -> None:
+    (found,) = ipam_problems({"phpipam_deploy": True, **values}, domains)
+    assert found.variable == variable

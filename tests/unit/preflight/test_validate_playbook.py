@@ -130,6 +130,24 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"phpipam_url": "https://ipam.example.org"},
         ["vault_phpipam_app_code", "is not set, and phpipam_url is", "phpIPAM > Administration > API"],
     ),
+    "phpIPAM deployed without a name": (
+        {"phpipam_deploy": True},
+        ["topology_overrides: declares no domains.phpipam", "{domains: {phpipam: ipam.example.org}}"],
+    ),
+    "phpIPAM deployed without its secrets": (
+        {"phpipam_deploy": True, "topology_overrides": {"domains": {"phpipam": "ipam.example.org"}}},
+        ["vault_phpipam_admin_password (phpIPAM's user Admin)", "not set", "playbooks/secrets.yml"],
+    ),
+    "phpIPAM deployed onto another network's subnet": (
+        {
+            "phpipam_deploy": True,
+            "topology_overrides": {
+                "domains": {"phpipam": "ipam.example.org"},
+                "networks": {"flexmeasures-internal": {"subnet": "192.168.242.0/25"}},
+            },
+        },
+        ["topology.networks.phpipam-internal.subnet", "overlaps"],
+    ),
     "overlap": (
         network("flexmeasures-internal", "172.29.3.0/24"),
         [
