@@ -29,6 +29,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 PARTS = ("postgres", "redis", "flexmeasures", "openadr", "grafana", "containers", "network")
+PHPIPAM = "phpipam"  # one more, where phpIPAM is deployed
 _NAME = re.compile(r"(\d{8}_\d{6})\.tar\.gz(\.age)?")
 _CHUNK = 1 << 20
 

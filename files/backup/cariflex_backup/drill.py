@@ -51,7 +51,8 @@ def drill(settings: Settings, folder: Path, manifest: Mapping[str, Any]) -> dict
         run_.failed(str(error) or type(error).__name__, seconds=seconds(), differences=len(found))
         raise
     run_.ended(seconds=seconds(), differences=0)
-    tables = [table for one in manifest["databases"].values() for table in one["tables"].values()]
+    databases = [*manifest["databases"].values(), manifest.get("phpipam") or {"tables": {}}]
+    tables = [table for one in databases for table in one["tables"].values()]
     return {
         "archive": folder.name,
         "tables": len(tables),
@@ -67,9 +68,14 @@ def _tried(settings: Settings, folder: Path, manifest: Mapping[str, Any]) -> lis
     disk = Path(run(["docker", "info", "--format", "{{.DockerRootDir}}"], what="asking Docker").decode().strip())
     check_free(disk, loading.disk_needed(manifest["databases"]) + _RESERVE_BYTES, "a drill")
     _try_redis(image_of(settings.redis_container), folder / "redis")
+    found = {}
+    if settings.phpipam and manifest.get("phpipam"):
+        image = image_of(settings.phpipam.container)
+        with throwaway.mariadb(image, settings.phpipam.database, "drill") as mariadb:
+            found["phpipam"] = mariadb.load(folder / "phpipam/phpipam.sql", manifest["phpipam"])
     with throwaway.postgres(image_of(settings.database_container), "drill") as server:
         loading.load_roles(server, folder / "postgres/globals.sql")
-        found = loading.load(server, folder / "postgres", manifest["databases"])
+        found |= loading.load(server, folder / "postgres", manifest["databases"])
     return [f"{database}: {problem}" for database, problems in found.items() for problem in problems]
 
 

@@ -15,16 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cariflex_backup import loading
-from cariflex_backup.archive import Archive, check_sum, read_manifest, unpacked
+from cariflex_backup.archive import PHPIPAM, Archive, check_sum, read_manifest, unpacked
 from cariflex_backup.commands import run
 from cariflex_backup.database import Server
 from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import BEFORE, RESTORED, check_free, eventually
 from cariflex_backup.making import clean, locked, terminable
+from cariflex_backup.mariadb import MariaDb
 from cariflex_backup.runs import end_restored
 from cariflex_backup.settings import Settings
 from cariflex_backup.staging import copy_tree
@@ -35,7 +37,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "flexmeasures": ("/opt/cariflex/flexmeasures/data",),
     "network": ("/opt/cariflex/traefik/acme", "/opt/cariflex/traefik/certificates", "/etc/wireguard"),
 }
-PARTS = ("postgres", "redis", "flexmeasures", "openadr", "grafana", "network")
+PARTS = ("postgres", "redis", "flexmeasures", "openadr", "grafana", "network", PHPIPAM)
 # Secrets that the data of a part cannot be used without; site.yml writes them from the inventory.
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "postgres": (
@@ -124,20 +126,20 @@ def restore(settings: Settings, order: Order) -> dict[str, Any]:
         check_free(settings.root, order.archive.path.stat().st_size + _RESERVE_BYTES, "unpacking the archive")
         with unpacked(order.archive, settings.root, order.identity) as folder:
             manifest = read_manifest(folder / "manifest.json")
-            if manifest.get("anonymized"):  # there is no more in it than that
-                order = replace(order, parts=tuple(part for part in order.parts if part in manifest["parts"]))
+            order = replace(order, parts=_parts_there(settings, order, manifest))
             _check(settings, order, folder, manifest)
             try:
                 seconds = _restored(settings, order, folder, manifest)
             except OSError as error:
                 raise BackupError(f"{error.filename}: {error.strerror}. Run it again: it begins anew.") from None
-    databases = manifest["databases"] if "postgres" in order.parts else {}
+    databases = [*manifest["databases"].values()] if "postgres" in order.parts else []
+    databases += [manifest["phpipam"]] if PHPIPAM in order.parts else []
     return {
         "archive": order.archive.path,
         "made_at": manifest["made_at"],
         "parts": list(order.parts),
-        "tables": sum(len(one["tables"]) for one in databases.values()),
-        "rows": sum(table["rows"] for one in databases.values() for table in one["tables"].values()),
+        "tables": sum(len(one["tables"]) for one in databases),
+        "rows": sum(table["rows"] for one in databases for table in one["tables"].values()),
         "differences": 0,
         "seconds": round(time.monotonic() - began, 1),
         "seconds_without_service": round(seconds, 1),
@@ -145,6 +147,24 @@ def restore(settings: Settings, order: Order) -> dict[str, Any]:
 
 
 # --- before anything is touched ---
+
+
+def _parts_there(settings: Settings, order: Order, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that were asked for and can be had: test data have one, and phpIPAM is not in every archive.
+
+    Raises:
+        BackupError: none of them.
+    """
+    absent = {part for part in PARTS if part not in manifest["parts"]} if manifest.get("anonymized") else set()
+    if not (settings.phpipam and manifest.get("phpipam")):
+        absent.add(PHPIPAM)
+    parts = tuple(part for part in order.parts if part not in absent)
+    if not parts:
+        raise BackupError(
+            f"{order.archive.path.name} has no part {' or '.join(order.parts)} for this host. Restore others of it, or "
+            "deploy what they are of first: playbooks/site.yml."
+        )
+    return parts
 
 
 def _check(settings: Settings, order: Order, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -220,15 +240,20 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
     databases = manifest["databases"] if "postgres" in order.parts else {}
     places = _places(settings, order.parts, folder)
     redis = settings.redis_container if "redis" in order.parts else ""
+    phpipam = settings.phpipam if PHPIPAM in order.parts else None
+    mariadb = MariaDb(phpipam.container, phpipam.database) if phpipam else None
     try:
         if databases:
             loading.load_roles(server, folder / "postgres/globals.sql")
             _refuse_differing(loading.load(server, folder / "postgres", databases))
+        if mariadb:
+            found = mariadb.load(folder / PHPIPAM / "phpipam.sql", manifest["phpipam"])
+            _refuse_differing({mariadb.database: found})
         for place in places:
             _prepare(place)
         swap_redis = _redis_prepared(redis, folder / "redis/dump.rdb") if redis else None
     except BaseException:
-        _forget(server, databases, places)
+        _forget(server, databases, places, mariadb)
         raise
     users = users_of(settings, order.parts, places)
     began = time.monotonic()
@@ -239,6 +264,8 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
             end_restored(server, made.stamp, made.path.name, made.path.stat().st_size, manifest["seconds"])
         if swap_redis:
             swap_redis()
+        if mariadb:
+            mariadb.swap()
         for place in places:
             swap(place)
         if any(place.path == Path("/etc/wireguard") for place in places):
@@ -247,6 +274,8 @@ def _restored(settings: Settings, order: Order, folder: Path, manifest: Mapping[
     without = time.monotonic() - began
     for name in databases:
         loading.drop(server, name + BEFORE)
+    if mariadb:
+        mariadb.forget()
     for place in places:
         shutil.rmtree(place.old, ignore_errors=True)
     return without
@@ -307,13 +336,16 @@ def _redis_prepared(container: str, dump: Path) -> Callable[[], None]:
     return lambda: os.replace(new, data / "dump.rdb")  # noqa: PTH105 - a function of nothing
 
 
-def _forget(server: Server, databases: Mapping[str, Any], places: Sequence[Place]) -> None:
+def _forget(
+    server: Server, databases: Mapping[str, Any], places: Sequence[Place], mariadb: MariaDb | None = None
+) -> None:
     """Remove what was prepared."""
     for place in places:
         shutil.rmtree(place.new, ignore_errors=True)
-    for name in databases:
+    drops: list[Callable[[], None]] = [partial(loading.drop, server, name + RESTORED) for name in databases]
+    for drop in [*drops, *([mariadb.forget] if mariadb else [])]:
         try:
-            loading.drop(server, name + RESTORED)
+            drop()
         except BackupError as error:
             print(f"cariflex-backup: {error}", file=sys.stderr)
 
@@ -332,14 +364,18 @@ def inspected(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def users_of(settings: Settings, parts: Sequence[str], places: Sequence[Place]) -> list[str]:
-    """The containers that use what is replaced, but PostgreSQL itself; Redis first, for others wait for it."""
+    """The containers that use what is replaced, but the databases; Redis first, for others wait for it."""
     everything = {"postgres", "redis"} & set(parts)
+    phpipam = settings.phpipam
+    stores = {settings.database_container, *([phpipam.container] if phpipam else [])}
     found = []
     for one in inspected(settings.containers):
         name = one["Name"].lstrip("/")
         sources = [Path(mount["Source"]) for mount in one["Mounts"]]
         uses = any(source.is_relative_to(place.path) for source in sources for place in places)
-        if name != settings.database_container and (uses or everything):
+        if phpipam and PHPIPAM in parts:
+            uses |= name in phpipam.users
+        if name not in stores and (uses or everything):
             found.append(name)
     if "redis" not in parts and settings.redis_container in found:
         found.remove(settings.redis_container)

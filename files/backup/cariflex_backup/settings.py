@@ -58,6 +58,21 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class PhpIpam:
+    """A phpIPAM that is deployed here.
+
+    Attributes:
+        container: where its MariaDB runs.
+        database: its database.
+        users: the containers that use it.
+    """
+
+    container: str
+    database: str
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """One host's settings.
 
@@ -78,6 +93,7 @@ class Settings:
         offsite: where copies are kept too, or None.
         anonymize: what may stay in test data, or None: nothing.
         moments: whether and how long every moment can be restored, or None.
+        phpipam: the phpIPAM that is deployed here, or None.
     """
 
     environment: str
@@ -98,6 +114,7 @@ class Settings:
     offsite: Offsite | None = None
     anonymize: Anonymize | None = None
     moments: Moments | None = None
+    phpipam: PhpIpam | None = None
 
 
 def read(path: Path = PATH) -> Settings:
@@ -111,7 +128,7 @@ def read(path: Path = PATH) -> Settings:
     except (OSError, ValueError) as error:
         raise BackupError(f"{path} cannot be read ({error}). Deploy it: playbooks/site.yml.") from None
     known = {one.name for one in fields(Settings)}
-    given = {"offsite": None, "anonymize": None, "moments": None} | given
+    given = {"offsite": None, "anonymize": None, "moments": None, "phpipam": None} | given
     if set(given) != known:
         differing = ", ".join(sorted(set(given) ^ known))
         raise BackupError(
@@ -135,4 +152,6 @@ def read(path: Path = PATH) -> Settings:
         given["anonymize"] = Anonymize(tuple(allowed["names"]), allowed["sensors"], tuple(allowed["canaries"]))
     if moments := given["moments"]:
         given["moments"] = Moments(days=moments["days"], full_days=moments["full_days"])
+    if phpipam := given["phpipam"]:
+        given["phpipam"] = PhpIpam(phpipam["container"], phpipam["database"], tuple(phpipam["users"]))
     return Settings(**given)

@@ -1,4 +1,4 @@
-"""What goes into an archive: the seven parts, each into its own folder.
+"""What goes into an archive: seven parts, and phpIPAM where it is deployed, each into its own folder.
 
 Files of the host keep their path: `/etc/ufw/user.rules` becomes `network/etc/ufw/user.rules`.
 """
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cariflex_backup.archive import PARTS
+from cariflex_backup.archive import PARTS, PHPIPAM
 from cariflex_backup.commands import run
 from cariflex_backup.database import Server
 from cariflex_backup.errors import BackupError
+from cariflex_backup.mariadb import MariaDb
 from cariflex_backup.settings import Settings
 
 _SQLITE = b"SQLite format 3\x00"
@@ -39,10 +40,11 @@ class Staged:
     versions: dict[str, str]
     parts: dict[str, dict[str, float]]
     missing: list[str]
+    phpipam: dict[str, Any]
 
 
 def stage(settings: Settings, server: Server, folder: Path) -> Staged:
-    """Fill a folder with the seven parts.
+    """Fill a folder with the parts.
 
     Raises:
         BackupError: a part could not be had; what the host does not have is no error but stands in `missing`.
@@ -51,6 +53,7 @@ def stage(settings: Settings, server: Server, folder: Path) -> Staged:
     versions = {"postgres": server.version()}
     missing: list[str] = []
     databases: dict[str, Any] = {}
+    phpipam: dict[str, Any] = {}
     parts: dict[str, dict[str, float]] = {}
 
     def postgres(target: Path) -> None:
@@ -72,12 +75,19 @@ def stage(settings: Settings, server: Server, folder: Path) -> Staged:
         found = run(["docker", "network", "inspect", *(name.decode() for name in names)], what="reading networks")
         (target / "docker-networks.json").write_bytes(found)
 
+    def address_book(target: Path) -> None:
+        if settings.phpipam:
+            mariadb = MariaDb(settings.phpipam.container, settings.phpipam.database)
+            versions["mariadb"] = mariadb.version()
+            phpipam.update(mariadb.dump(target / "phpipam.sql"))
+
     # Redis first: a job that is in its dump and was done before PostgreSQL's is done again, which does no harm
     makers: dict[str, Callable[[Path], None]] = {
         "redis": redis,
         "postgres": postgres,
         "containers": containers,
         "network": network,
+        **({PHPIPAM: address_book} if settings.phpipam else {}),
     }
     for part in (*makers, *(name for name in PARTS if name not in makers)):
         began = time.monotonic()
@@ -93,7 +103,7 @@ def stage(settings: Settings, server: Server, folder: Path) -> Staged:
                 missing.append(f"volume {volume}")
         size = sum(path.lstat().st_size for path in target.rglob("*") if not path.is_dir())
         parts[part] = {"bytes": size, "seconds": round(time.monotonic() - began, 2)}
-    return Staged(databases, images, versions, parts, missing)
+    return Staged(databases, images, versions, parts, missing, phpipam)
 
 
 def inspected(names: tuple[str, ...]) -> list[dict[str, Any]]:

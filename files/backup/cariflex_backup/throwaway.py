@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from cariflex_backup import loading
 from cariflex_backup.commands import run
 from cariflex_backup.database import Server
+from cariflex_backup.errors import BackupError
 from cariflex_backup.loading import LABEL, eventually
+from cariflex_backup.mariadb import MariaDb
 
 _START_SECONDS = 120
 
@@ -30,6 +32,26 @@ def postgres(image: str, purpose: str) -> Iterator[Server]:
             lambda: f"The {purpose}'s PostgreSQL did not start: {log_of(name)}",
         )
         yield server
+
+
+@contextmanager
+def mariadb(image: str, database: str, purpose: str) -> Iterator[MariaDb]:
+    """A MariaDB for data of no value."""
+    command = ["mariadbd", "--innodb-flush-log-at-trx-commit=0"]
+    options = ["--user", "999:999", "--env", "MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1"]
+    options += ["--tmpfs", "/run/mysqld:uid=999,gid=999"]
+
+    def ready() -> bool:
+        # over TCP, which it does not listen to while it is being made
+        try:
+            run(["docker", "exec", name, "mariadb-admin", "ping", "--silent", "--host=127.0.0.1"])
+        except BackupError:
+            return False
+        return True
+
+    with container([*options, image, *command], purpose) as name:
+        eventually(ready, _START_SECONDS, lambda: f"The {purpose}'s MariaDB did not start: {log_of(name)}")
+        yield MariaDb(name, database)
 
 
 @contextmanager
