@@ -120,7 +120,6 @@ def test_the_first_run_makes_all_and_the_second_nothing(site: Site) -> None:
     assert code() == site.vault["vault_phpipam_app_code"][:32]
     hashed = sql("SELECT password FROM users")
     assert site.good().count("changed") == 0
-    assert site.good("--check").count("changed") == 0
     assert sql("SELECT password FROM users") == hashed, "it was hashed again"
 
 
@@ -158,7 +157,6 @@ def test_what_differs_is_put_right_and_what_is_phpipams_stays(site: Site) -> Non
     assert logs_in(site.vault["vault_phpipam_admin_password"])
     assert not logs_in(old["vault_phpipam_admin_password"])
     assert sql("SELECT name FROM sections") == "of the office"
-    assert site.good().count("changed") == 0
 
 
 def test_a_load_that_was_cut_short_is_made_again_and_a_strange_database_is_not_touched(site: Site) -> None:
