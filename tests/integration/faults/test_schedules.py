@@ -219,7 +219,7 @@ def test_what_nobody_controls_is_forecast_from_the_history_there_is(ems: Ems) ->
     for sensor in (PV, LOAD):
 
         def made(sensor: int = sensor) -> bool:
-            return ems.health("openadr-ven", 8090)["forecasts"][str(sensor)] == "made"
+            return bool(ems.health("openadr-ven", 8090)["forecasts"][str(sensor)] == "made")
 
         try:
             until(made, FORECAST_SECONDS, f"a forecast of {sensor} is made")
