@@ -107,8 +107,9 @@ def _subject(line: str) -> str:
 
 
 def drift_lines(differences: Sequence[Difference]) -> list[str]:
-    """Write each difference as a line."""
-    return [f"{one['where']}: declared {one['declared']}, found {one['found']}" for one in differences]
+    """Write each difference as a line, whatever it holds."""
+    told = (f"{one['where']}: declared {one['declared']}, found {one['found']}" for one in differences)
+    return [" ".join(text.splitlines()) for text in told]
 
 
 def _network(name: str, declared: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Difference]:

@@ -474,18 +474,19 @@ class FlexMeasuresApi(HttpApi):
 
     def _rows(self, path: str) -> list[dict[str, Any]]:
         """The rows of a list, which has no pages when none is asked for."""
-        answer = self._told("GET", path)
+        answer = self._authorized("GET", path)
         rows = answer.rows()
-        if rows is None:
+        if answer.status != 200 or rows is None:
             raise self._error("GET", path, answer)
         return rows
 
     def _told(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, gone: bool = False) -> Answer:
-        """The answer, which has to be a success; with `gone`, also that there is no such thing."""
+        """The answer, which has to be FlexMeasures' own success; with `gone`, also that there is no such thing."""
         answer = self._authorized(method, path, body)
-        if answer.status in (200, 201, 204) and (answer.body or answer.status == 204):
+        own = isinstance(answer.told(), dict)  # else it is a page of something in front
+        if answer.status == 204 or (own and answer.status == 200):
             return answer
-        if gone and (answer.status == 404 or (answer.status == 422 and "found with ID" in answer.body)):
+        if gone and own and (answer.status == 404 or (answer.status == 422 and "found with ID" in answer.body)):
             return answer
         raise self._error(method, path, answer)
 

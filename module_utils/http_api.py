@@ -32,20 +32,21 @@ class Answer(NamedTuple):
     headers: Message
     body: str
 
+    def told(self) -> Any:
+        """The JSON that came back; None when it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
     def json(self) -> dict[str, Any]:
         """The JSON object that came back; empty when it is anything else."""
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            return {}
+        found = self.told()
         return found if isinstance(found, dict) else {}
 
     def rows(self) -> list[dict[str, Any]] | None:
         """The list of JSON objects that came back; None when it is anything else."""
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            return None
+        found = self.told()
         return found if isinstance(found, list) and all(isinstance(row, dict) for row in found) else None
 
     def excerpt(self) -> str:

@@ -1,10 +1,11 @@
 """One deployed host for all tests of this folder, in the stages that an operator goes through.
 
-Each stage is a fixture, made when the first test asks for it: bare, previewed, deployed, repeated, checked, rebooted,
-rotated, stopped, purged.
+Each stage is a fixture, made when the first test asks for it: bare, previewed, deployed, drifted, repeated, checked,
+rebooted, rotated, stopped, purged.
 The tests are in that order, and a later stage contains the earlier ones.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from tests.support import host as test_host
-from tests.support.host import Host
+from tests.support.host import Host, eventually
 from tests.support.images import references
 from tests.support.playbook import ROOT, Run, inventory_like, play
 from tests.support.services import say
@@ -27,6 +28,8 @@ DEPLOY = ("playbooks/site.yml", "playbooks/self_check.yml")
 BUNDLE = ROOT / ".cache/bundle"
 # other tests run at the same time; theirs begin with these, and with 64 digits what was given no name
 OF_TESTS = rf"{test_host.PREFIX}|cariflex-ems-|cariflex-molecule-|fmtest-|[0-9a-f]{{64}}$"
+FLEXMEASURES = "https://cariflex.localhost"
+CA = "/opt/cariflex/traefik/certificates/ca.crt"
 KEEP = "CARIFLEX_TEST_KEEP"  # leaves the host running, for somebody who looks for the cause of a failure
 
 
@@ -90,6 +93,13 @@ class Site:
         secrets: dict[str, str] = yaml.safe_load((self.inventory / "group_vars/all/vault.yml").read_text())
         return secrets
 
+    def login(self) -> dict[str, str]:
+        """The header that opens FlexMeasures' API for the administrator."""
+        body = {"email": "admin@digitribe.fr", "password": self.secrets()["vault_flexmeasures_admin_password"]}
+        answer = self.host.get(f"{FLEXMEASURES}/api/requestAuthToken", method="POST", body=body, options={"cacert": CA})
+        assert answer.status == 200, answer
+        return {"Authorization": answer.json()["auth_token"]}
+
 
 @pytest.fixture(scope="session")
 def bare(
@@ -148,11 +158,95 @@ def deployed(previewed: Stage, progress: Callable[[str], None]) -> Stage:
     return stage(previewed, *DEPLOY)
 
 
+@dataclass(frozen=True)
+class Drifted(Stage):
+    """A host that was worked on by hand, was looked at, and is again as it was deployed.
+
+    Attributes:
+        report: what the run wrote as JSON.
+        as_found: what there was before the run and after it.
+        undone: what was run when everything was undone.
+    """
+
+    report: dict[str, Any]
+    as_found: tuple[dict[str, Any], dict[str, Any]]
+    undone: Run
+
+
+@contextlib.contextmanager
+def worked_on_by_hand(site: Site) -> Iterator[None]:
+    """A host on which somebody stopped, joined, disconnected, started and renamed; undone afterwards."""
+    host = site.host
+
+    def rename(name: str) -> None:
+        answer = host.get(
+            f"{FLEXMEASURES}/api/v3_0/sensors/41",
+            method="PATCH",
+            headers=site.login(),
+            body={"name": name},
+            options={"cacert": CA},
+        )
+        assert answer.status == 200, answer
+
+    with contextlib.ExitStack() as undo:
+
+        def by_hand(do: str, back: str) -> None:
+            undo.callback(host.run, "docker", *back.split())
+            host.run("docker", *do.split())
+
+        vtn, redis = "flexmeasures-internal openadr-vtn", "openadr-internal flexmeasures-redis"
+        by_hand(f"network disconnect {vtn}", f"network connect --alias=openadr-vtn {vtn}")
+        by_hand(f"network connect {redis}", f"network disconnect {redis}")
+        by_hand("stop openadr-ven", "start openadr-ven")
+        sleeping = f"--network=traefik-public --entrypoint=sleep {site.images['redis']} 600"
+        by_hand(f"run --detach --name=stranger {sleeping}", "rm --force stranger")
+        undo.callback(rename, "pv_01_power")
+        rename("PV power")
+        yield
+
+
+# of users only who they are: FlexMeasures writes down when it last saw the feeds'
+FLEXMEASURES_CONTENT = (
+    "id, name FROM account",
+    "id, email, username, account_id FROM fm_user",
+    "* FROM generic_asset",
+    "* FROM sensor",
+)
+
+
+def as_found(host: Host) -> dict[str, Any]:
+    """What a look at the host may not change: containers, their networks, FlexMeasures' content, files."""
+    containers = {
+        name: (container["Id"], container["State"]["StartedAt"], container["NetworkSettings"]["Networks"])
+        for name, container in host.inspect().items()
+    }
+    networks = host.run("docker", "network", "ls", "--no-trunc").splitlines()
+    content = [host.sql(f"SELECT {rows} ORDER BY id") for rows in FLEXMEASURES_CONTENT]
+    files = host.shell("find /opt/cariflex /etc /usr/local -xdev -type f -printf '%p %m %T@\n' | sort")
+    return {"containers": containers, "networks": networks, "content": content, "files": files.splitlines()}
+
+
 @pytest.fixture(scope="session")
-def repeated(deployed: Stage, progress: Callable[[str], None]) -> Stage:
+def drifted(deployed: Stage, tmp_path_factory: pytest.TempPathFactory, progress: Callable[[str], None]) -> Drifted:
+    """`playbooks/drift.yml` on a host that was worked on by hand, and once more after all is undone."""
+    progress("drift by hand, looked at and undone: a minute")
+    host, report = deployed.host, tmp_path_factory.mktemp("drift") / "drift.json"
+    with worked_on_by_hand(deployed):
+        before = as_found(host)
+        run = deployed.play("playbooks/drift.yml", "-e", f"drift_json={report}")
+        after = as_found(host)
+    undone = deployed.play("playbooks/drift.yml")
+    state = ("docker", "inspect", "--format={{.State.Health.Status}}", "openadr-vtn", "openadr-ven")
+    eventually(lambda: host.run(*state).split() == ["healthy"] * 2, 60)
+    found = json.loads(report.read_text())
+    return Drifted(host, deployed.inventory, deployed.images, run, {}, found, (before, after), undone)
+
+
+@pytest.fixture(scope="session")
+def repeated(drifted: Drifted, progress: Callable[[str], None]) -> Stage:
     """`make dev` once more."""
     progress("the same once more: a minute")
-    return stage(deployed, *DEPLOY, before=deployed.host.inspect())
+    return stage(drifted, *DEPLOY, before=drifted.host.inspect())
 
 
 @pytest.fixture(scope="session")

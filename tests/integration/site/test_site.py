@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from tests.integration.site.conftest import Below, Rotated, Site, Stage, below
+from tests.integration.site.conftest import CA, FLEXMEASURES, Below, Drifted, Rotated, Site, Stage, below
 from tests.support.host import Answer, Host, docker, eventually
 from tests.support.panels import PSQL, without_rows
 
@@ -81,8 +81,6 @@ GRAFANA: dict[str, dict[str, str | None]] = {
 }
 
 VTN = "http://192.168.240.10:8081"
-FLEXMEASURES = "https://cariflex.localhost"
-CA = "/opt/cariflex/traefik/certificates/ca.crt"
 VEN = "Cariflex-VEN-001"
 
 
@@ -287,7 +285,7 @@ def put_event(site: Site, event_id: str, body: dict[str, Any]) -> dict[str, Any]
 
 def values(site: Site, sensor: int, unit: str, start: datetime, duration: str, count: int) -> list[float]:
     """What FlexMeasures' API tells of a sensor, once it is there completely."""
-    login = through_proxy_login(site)
+    login = site.login()
 
     def complete() -> Any:
         query = urlencode({"start": start.isoformat(), "duration": duration, "unit": unit})
@@ -301,14 +299,6 @@ def values(site: Site, sensor: int, unit: str, start: datetime, duration: str, c
 
     arrived: list[float] = eventually(complete, 60)
     return arrived
-
-
-def through_proxy_login(site: Site) -> dict[str, str]:
-    """The header that opens FlexMeasures' API for the administrator."""
-    body = {"email": "admin@digitribe.fr", "password": site.secrets()["vault_flexmeasures_admin_password"]}
-    answer = site.host.get(f"{FLEXMEASURES}/api/requestAuthToken", method="POST", body=body, options={"cacert": CA})
-    assert answer.status == 200, answer
-    return {"Authorization": answer.json()["auth_token"]}
 
 
 def hour(days: int) -> datetime:
@@ -533,6 +523,45 @@ def test_every_panel_shows_what_has_happened(deployed: Stage) -> None:
 
     # net power has to wait for five minutes of the sun
     eventually(nothing_is_empty, 420, pause=10)
+
+
+# --- drift -----------------------------------------------------------------------------------------------------------
+
+
+DRIFT = """
+container flexmeasures-redis network openadr-internal: declared not joined, found joined
+container openadr-vtn network flexmeasures-internal: declared joined, found not joined
+container openadr-ven: declared running, found exited
+container stranger: declared none, found in the network traefik-public
+FlexMeasures sensors.pv_01_power: declared name = pv_01_power, found name = PV power
+"""
+
+
+def test_each_difference_is_a_line_and_the_status_says_that_there_are_some(drifted: Drifted) -> None:
+    assert drifted.run.status == 2
+    printed = map(str.strip, drifted.run.output.splitlines())
+    assert [line for line in printed if ": declared " in line] == DRIFT.split("\n")[1:-1], drifted.run.output
+    assert "5 differences from the topology, 0 parts not looked at" in drifted.run.output
+
+
+def test_the_differences_are_written_as_json(drifted: Drifted) -> None:
+    assert drifted.report["host"] == drifted.host.name
+    assert drifted.report["not_looked_at"] == []
+    told = ["{where}: declared {declared}, found {found}".format(**one) for one in drifted.report["differences"]]
+    assert told == DRIFT.split("\n")[1:-1]
+
+
+def test_looking_for_drift_changes_nothing(drifted: Drifted) -> None:
+    assert drifted.run.count("changed") == 0
+    before, after = drifted.as_found
+    assert after == before
+    assert leaks(drifted, drifted.run.output) == []
+
+
+def test_without_a_difference_it_says_so(drifted: Drifted) -> None:
+    assert drifted.undone.status == 0, drifted.undone.output
+    assert "No drift: all as declared" in drifted.undone.output
+    assert drifted.undone.count("changed") == 0
 
 
 # --- once more -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The FlexMeasures modules, both ways, against a FlexMeasures that keeps state (tests/support/flexmeasures.py)."""
 
+import copy
 import socket
 import ssl
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils import http_api
+from ansible.module_utils import flexmeasures_client, http_api
 from ansible.module_utils.basic import AnsibleModule
 
 from tests.support.flexmeasures import EMAIL, PASSWORD, READER, TOKEN, FlexMeasures
@@ -499,6 +500,96 @@ def test_every_other_answer_is_an_error_that_says_what_to_do(
         assert pauses == [7, 7, 7]
 
 
+# What is asked of what is there by then (OPTIONS of the asset and the sensor), so that one change is due.
+CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "topology created": ("flexmeasures_topology", topology()),
+    "topology updated": (
+        "flexmeasures_topology",
+        topology(assets={"Site": {"type": "building", "latitude": 14.7, "longitude": -61.0}}, sensors={}),
+    ),
+    "sensor created": ("flexmeasures_sensor", sensor(name="other")),
+    "sensor updated": ("flexmeasures_sensor", sensor(unit="MW")),
+    "sensor deleted": ("flexmeasures_sensor", {"name": "power", "state": "absent"}),
+    "asset created": ("flexmeasures_asset", asset(name="Bat_02")),
+    "asset updated": ("flexmeasures_asset", asset(latitude=14.7, longitude=-61.1)),
+    "asset deleted": ("flexmeasures_asset", {"name": "Bat_01", "state": "absent"}),
+}
+
+
+def lacking(flexmeasures: FlexMeasures, run: Run, change: str) -> tuple[str, dict[str, Any]]:
+    """Module and options of a change that is still to be made."""
+    if change != "topology created":
+        for name in MODULES[1:3]:
+            run(name, **OPTIONS[name])
+    flexmeasures.requests.clear()
+    flexmeasures.bodies.clear()
+    return CHANGES[change]
+
+
+def to_changes(flexmeasures: FlexMeasures, reply: Reply | Refusal) -> None:
+    """Answer every change so, and only those."""
+
+    def before(method: str, path: str) -> Reply | None:
+        if method == "GET" or path.endswith("Token"):
+            return None
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply
+
+    flexmeasures.before = before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_other_answer_to_a_change_is_an_error_too(
+    flexmeasures: FlexMeasures, run: Run, url: str, change: str, answer: str
+) -> None:
+    name, options = lacking(flexmeasures, run, change)
+    there = copy.deepcopy((flexmeasures.assets, flexmeasures.sensors))
+    reply, said = ANSWERS[answer]
+    to_changes(flexmeasures, reply)
+    result = run(name, **options)
+    assert result["failed"] is True
+    assert said[0 if flexmeasures.plugin else 1] in result["msg"]
+    assert url in result["msg"]
+    assert (result["http_status"], result["partial"]) == (reply.status, [])
+    assert result["api_calls"] == len(flexmeasures.requests)
+    # a token that is refused after it was taken is renewed once
+    passing, renewed = answer in ("429", "500", "503"), answer == "401" and not flexmeasures.plugin
+    assert len(writes(flexmeasures)) == (4 if passing else 2 if renewed else 1)
+    assert TOKEN not in result["_printed"]
+    assert PASSWORD not in result["_printed"]
+    flexmeasures.before = lambda _method, _path: None
+    assert (flexmeasures.assets, flexmeasures.sensors) == there
+    assert run(name, **options)["changed"] is True, "the next run finishes"
+
+
+@pytest.mark.parametrize("change", ["topology created", "sensor updated", "asset deleted"])
+def test_a_change_that_is_never_answered_is_given_up(
+    flexmeasures: FlexMeasures, run: Run, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, options = lacking(flexmeasures, run, change)
+    for module in (http_api, flexmeasures_client):
+        monkeypatch.setattr(module, "TRIES", 2)
+    to_changes(flexmeasures, Reply(0, "1.5"))
+    result = run(name, timeout=1, **options)
+    assert (result["failed"], result["http_status"], result["partial"]) == (True, 0, [])
+    assert "timed out" in result["msg"]
+    assert len(writes(flexmeasures)) == 2
+
+
+@pytest.mark.parametrize("page", [html(200), Reply(200, "[1, 2]")], ids=["HTML page", "JSON of another kind"])
+def test_a_sensor_of_which_nobody_said_whether_it_has_data_stays(
+    plain: FlexMeasures, plain_run: Run, page: Reply
+) -> None:
+    id_ = plain_run("flexmeasures_sensor", **sensor())["sensor"]["id"]
+    plain.data.add(id_)
+    plain.before = lambda _method, path: page if path.endswith("/stats") else None
+    result = plain_run("flexmeasures_sensor", name="power", state="absent")
+    assert "this answer is not its API's" in result["msg"]
+    assert [*plain.sensors] == [id_]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_no_answer_and_no_server_are_said(
     flexmeasures: FlexMeasures,
@@ -513,6 +604,7 @@ def test_no_answer_and_no_server_are_said(
     late = run(name, timeout=1, **OPTIONS[name])
     assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 2)
     assert "did not answer" in late["msg"]
+    assert "timed out" in late["msg"]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"

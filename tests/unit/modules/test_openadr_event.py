@@ -247,6 +247,58 @@ def test_an_answer_without_an_event_is_explained(run_module: RunModule, server: 
     assert "not as our VTN does" in result["msg"]
 
 
+CHANGES = {"PUT": (present, False), "POST": (present, True), "DELETE": (absent, False)}
+
+
+@pytest.mark.parametrize("method", CHANGES)
+@pytest.mark.parametrize(
+    ("reply", "texts"),
+    [
+        pytest.param(Reply(302, headers={"Location": "https://elsewhere/"}), ["302", "https://elsewhere/"], id="302"),
+        pytest.param(refusal(401, problem()), ["401", "openadr_api_token"], id="401"),
+        pytest.param(Reply(403, "<html>Forbidden</html>"), ["403", "in front of it"], id="403"),
+        pytest.param(NONE, ["404", "of this module's version"], id="404"),
+        pytest.param(refusal(409, problem(problem="overlaps event a")), ["409", "overlaps event a"], id="409"),
+        pytest.param(Reply(429, "slow"), ["429 (slow)", "try again later"], id="429"),
+        pytest.param(Reply(500, ""), ["answered 500. Fix: see the VTN's log"], id="500 with an empty body"),
+        pytest.param(Reply(502, "<html>Bad Gateway</html>"), ["502", "Bad Gateway"], id="502"),
+        pytest.param(Reply(200, ""), ["200", "not as our VTN does: nothing"], id="empty body"),
+        pytest.param(Reply(201, ""), ["201", "not as our VTN does: nothing"], id="201 with an empty body"),
+        pytest.param(Reply(204, ""), ["answered 204. Fix: see the VTN's log"], id="204"),
+        pytest.param(Reply(200, "<html>Welcome</html>"), ["200", "Welcome", "the VTN itself"], id="HTML page"),
+        pytest.param(Reply(200, [EVENT]), ["200", "not as our VTN does"], id="JSON of another kind"),
+    ],
+)
+def test_an_answer_to_a_change_that_is_no_success_is_explained(
+    run_module: RunModule, server: Server, reply: Reply, texts: list[str], method: str
+) -> None:
+    arguments, check = CHANGES[method]
+    server.replies = [there(EVENT), reply]
+    result = run_module("openadr_event", arguments(server.url), check=check)
+    assert result["failed"]
+    for text in [f"{server.url}{ADDRESS}", *texts]:
+        assert text in result["msg"]
+    assert TOKEN not in result["_printed"]
+    tries = 4 if reply.status in (429, 500, 502) else 1
+    assert [request.method for request in server.received] == ["GET", *[method] * tries]
+    assert result["api_calls"] == 1 + tries
+
+
+@pytest.mark.parametrize("method", CHANGES)
+def test_a_change_that_is_never_answered_is_given_up(
+    run_module: RunModule, server: Server, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, check = CHANGES[method]
+    release = threading.Event()
+    server.replies = [there(EVENT), Reply(body=EVENT, after=release)]
+    monkeypatch.setattr(http_api, "TRIES", 2)
+    result = run_module("openadr_event", {**arguments(server.url), "timeout": 1}, check=check)
+    release.set()
+    assert result["failed"]
+    assert "timed out" in result["msg"]
+    assert [request.method for request in server.received] == ["GET", method, method]
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_what_may_pass_is_tried_again(run_module: RunModule, server: Server, status: int, pauses: list[float]) -> None:
     server.replies = [Reply(status, "busy"), NONE, Reply(status, "busy"), made(EVENT, 201)]

@@ -1,5 +1,6 @@
 """The phpIPAM modules against a phpIPAM that keeps state and is as odd as the real ones (tests/support/phpipam.py)."""
 
+import copy
 import socket
 import ssl
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils import http_api
 
 from tests.support.phpipam import CODE, PASSWORD, READ_ONLY_CODE, USER, PhpIpam, Refusal, Reply, serving
 
@@ -284,6 +286,61 @@ def test_every_other_answer_is_an_error_that_says_what_to_do(
     assert url in result["msg"]
 
 
+# Of the subnet that is there by then: module, options that need one change, and the method by which it is made.
+VTN = {"ip": "192.168.240.10", "hostname": "openadr-vtn"}
+CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "subnet created": ("phpipam_subnet", subnet(subnet="192.168.241.0/24", addresses=[]), "POST"),
+    "subnet updated": ("phpipam_subnet", subnet(description="openadr-internal", addresses=[]), "PATCH"),
+    "subnet deleted": ("phpipam_subnet", subnet(state="absent", force_delete=True), "DELETE"),
+    "addresses created": ("phpipam_subnet", subnet(addresses=[{"ip": "192.168.240.11"}]), "POST"),
+    "addresses updated": ("phpipam_subnet", subnet(addresses=[{**VTN, "description": "x"}]), "PATCH"),
+    "addresses purged": ("phpipam_subnet", subnet(addresses=ADDRESSES[:1] + ADDRESSES[2:], purge="all"), "DELETE"),
+    "address created": ("phpipam_address", address(), "POST"),
+    "address updated": ("phpipam_address", address(**VTN, description="x"), "PATCH"),
+    "address deleted": ("phpipam_address", address(**VTN, state="absent"), "DELETE"),
+}
+
+
+@pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("answer", [*ANSWERS, "404", "timeout"])
+def test_every_other_answer_to_a_change_is_an_error_too(
+    phpipam: PhpIpam, run: Run, url: str, change: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: dict[str, tuple[Reply | Refusal, str]] = {
+        "404": (Refusal(404, "Address does not exist"), "Address does not exist"),
+        "timeout": (Reply(0, "1.5"), "timed out"),
+    }
+    reply, said = (ANSWERS | others)[answer]
+    name, options, method = CHANGES[change]
+    run("phpipam_subnet", **subnet())
+    there = copy.deepcopy((phpipam.subnets, phpipam.addresses))
+
+    def changes(method: str, _path: str) -> Reply | None:
+        if method == "GET":
+            return None
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply
+
+    phpipam.before = changes
+    phpipam.requests.clear()
+    monkeypatch.setattr(http_api, "TRIES", 2)
+    result = run(name, **options, timeout=1 if answer == "timeout" else 45)
+    assert result["failed"] is True
+    assert said in result["msg"]
+    assert url in result["msg"]
+    assert result["http_status"] == reply.status
+    assert result["partial"] == {"created": [], "updated": [], "deleted": []}
+    assert CODE not in result["_printed"]
+    tries = 2 if answer in ("429", "502", "timeout") else 1
+    assert [sent for sent, _ in writes(phpipam)] == [method] * tries
+    assert result["api_calls"] == len(phpipam.requests)
+    phpipam.before = lambda _method, _path: None
+    assert (phpipam.subnets, phpipam.addresses) == there
+    assert run(name, **options)["changed"] is True, "the next run finishes"
+
+
 @pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
 @pytest.mark.parametrize("name", MODULES)
 def test_a_404_is_that_there_is_nothing(phpipam: PhpIpam, run: Run, name: str) -> None:
@@ -296,11 +353,15 @@ def test_a_404_is_that_there_is_nothing(phpipam: PhpIpam, run: Run, name: str) -
 
 @pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
 @pytest.mark.parametrize("name", MODULES)
-def test_no_answer_and_no_server_are_said(phpipam: PhpIpam, run: Run, run_module: RunModule, name: str) -> None:
-    phpipam.before = lambda _method, _path: Reply(0, "3")
+def test_no_answer_and_no_server_are_said(
+    phpipam: PhpIpam, run: Run, run_module: RunModule, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_api, "TRIES", 2)
+    phpipam.before = lambda _method, _path: Reply(0, "1.5")
     late = run(name, timeout=1, **options_of(name))
-    assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 4)
+    assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 2)
     assert "no answer" in late["msg"]
+    assert "timed out" in late["msg"]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
