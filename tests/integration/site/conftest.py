@@ -222,7 +222,9 @@ def as_found(host: Host) -> dict[str, Any]:
     }
     networks = host.run("docker", "network", "ls", "--no-trunc").splitlines()
     content = [host.sql(f"SELECT {rows} ORDER BY id") for rows in FLEXMEASURES_CONTENT]
-    files = host.shell("find /opt/cariflex /etc /usr/local -xdev -type f -printf '%p %m %T@\n' | sort")
+    # what the services write by themselves, a log for example, goes on meanwhile
+    ours = "-path '/opt/cariflex/*/data' -prune -o -type f"
+    files = host.shell(f"find /opt/cariflex /etc /usr/local -xdev {ours} -printf '%p %m %T@\n' | sort")
     return {"containers": containers, "networks": networks, "content": content, "files": files.splitlines()}
 
 

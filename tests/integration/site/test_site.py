@@ -168,6 +168,7 @@ def test_the_sensors_are_the_documented_ones_and_ours_from_101_up(deployed: Stag
     assert [" ".join(row) for row in rows if int(row[0]) > 100] == [
         *(f"{100 + number} battery_{number:02}_power_kw kW" for number in range(1, 6)),
         *(f"{105 + number} ev_{number:02}_power_kw kW" for number in range(1, 6)),
+        "111 site_load_power kW",
     ]
 
 

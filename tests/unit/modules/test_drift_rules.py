@@ -114,3 +114,8 @@ def test_each_rule_of_the_firewall_that_differs_is_one_line() -> None:
         "firewall: declared none, found allow 8080",
     ]
     assert firewall_drift({}) == []
+
+
+def test_a_difference_is_one_line_whatever_it_holds() -> None:
+    held = {"where": "phpIPAM 10.0.0.1", "declared": "description = a\nb", "found": "description = a\r\nc"}
+    assert drift_lines([held]) == ["phpIPAM 10.0.0.1: declared description = a b, found description = a c"]
