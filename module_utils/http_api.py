@@ -12,7 +12,7 @@ from email.message import Message
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
-from ansible.module_utils.urls import Request
+from ansible.module_utils.urls import Request, make_context
 
 from .problem import shown
 
@@ -72,7 +72,7 @@ class HttpApi:
         calls: how many requests were sent, tries included.
 
     Raises:
-        ApiError: the address cannot be one.
+        ApiError: the address cannot be one, or `ca_path` holds no certificates.
     """
 
     def __init__(
@@ -96,6 +96,11 @@ class HttpApi:
             raise ApiError("url holds a user name: write only scheme, host and port; the token is given apart.")
         self.server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.calls = 0
+        try:  # once: to read the certificate authorities takes longer than most calls
+            context = make_context(cafile=ca_path, validate_certs=validate_certs)
+        except OSError as error:
+            reason = f"cannot be read as certificates ({error})"
+            raise ApiError(f"ca_path = {shown(ca_path)} {reason}: give a file in PEM form.") from None
         self._request = Request(
             headers={
                 **({"Authorization": f"Bearer {token}"} if headers is None else headers),
@@ -108,8 +113,7 @@ class HttpApi:
             use_netrc=False,
             follow_redirects="none",
             timeout=timeout,
-            validate_certs=validate_certs,
-            ca_path=ca_path,
+            context=context,
         )
 
     def call(
