@@ -1,7 +1,7 @@
 """A phpIPAM to test with: it keeps state and answers as phpIPAM 1.8.2 or 1.7.4 does, with everything that is odd in it.
 
-What it answers is held against recordings of both versions (tests/contract/phpipam). It knows what our modules use:
-users, sections, subnets, addresses, tags, custom fields, and devices as far as their redirect goes.
+What it answers is held against recordings of both versions (tests/contract/phpipam). It knows what our modules use
+(users, sections, subnets, addresses, tags, custom fields) and what others do to it (devices, VLANs).
 """
 
 from __future__ import annotations
@@ -14,27 +14,45 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
 CODE = "rwCode-0123456789abcdefghijABCDE"
 READ_ONLY_CODE = "roCode-0123456789abcdefghijABCDE"
 OFF_CODE = "offCode-0123456789abcdefghijABCD"
+NEST_CODE = "nestCode-0123456789abcdefghijABC"
 USER, PASSWORD = "ansible", "ansible-Secret1"
+USERS = {USER: PASSWORD, "viewer": "viewer-Secret1"}
 TOKEN = "5W0QMWi3iZuNhQOvSVfzTM7x"
-# app -> code and permission; an app without a code wants a user's token
+MOST_BAD_LOGINS = 10
+BLOCKED = "Your IP has been blocked for 5 minutes because of excessive login failures"
+
+
+class App(NamedTuple):
+    """An API app; one without a code wants a user's token."""
+
+    code: str | None = None
+    permission: str = "rw"
+    security: str = "ssl"
+    nested: bool = False
+
+
 APPS = {
-    "cariflexcode": (CODE, "rw"),
-    "cariflexnest": ("nestCode-0123456789abcdefghijABC", "rw"),
-    "cariflexro": (READ_ONLY_CODE, "r"),
-    "cariflexoff": (OFF_CODE, "off"),
-    "cariflex": (None, "rw"),
+    "cariflexcode": App(CODE),
+    "cariflexnest": App(NEST_CODE, nested=True),
+    "cariflexro": App(READ_ONLY_CODE, "r"),
+    "cariflexoff": App(OFF_CODE, "off"),
+    "cariflex": App(),
+    "cariflexreader": App(permission="r"),
+    "cariflexnone": App(security="none"),
+    "cariflexcrypt": App(CODE, security="crypt"),
 }
 SUBNET_KEYS = {"subnet", "mask", "sectionId", "description", "masterSubnetId", "vlanId", "isFull", "isPool", "id"}
 ADDRESS_KEYS = {
     *("ip", "ip_addr", "subnetId", "hostname", "description", "mac", "owner", "note", "tag", "is_gateway", "id"),
-    *("excludePing", "deviceId", "port", "location"),
+    *("excludePing", "PTRignore", "deviceId", "port", "location"),
 }
 TAGS = ("Offline", "Used", "Reserved", "DHCP")
 _ROW = {
@@ -60,11 +78,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
 
 @dataclass
 class Reply:
-    """What goes out: a body of None is an empty one."""
+    """What goes out, `after` as many seconds: a body of None is an empty one; a status of 0 is none at all."""
 
     status: int
     body: dict[str, Any] | str | None
     headers: dict[str, str] = field(default_factory=dict)
+    after: float = 0
 
 
 @dataclass
@@ -75,12 +94,26 @@ class PhpIpam:
         version: 1.8.2 or 1.7.4.
         requests: method and path of each request.
         before: called with each request before it is answered; may raise `Refusal`, or give a reply of its own.
+        off: the API is.
+        plain: it is asked by plain http; else by https, also where tests leave that out.
+        trusts_proxy: it believes X-Forwarded-Proto.
+        allows_unsafe: apps without security are let in, and by plain http only.
+        bad_logins: of the last minutes, from our address.
+        tokens: user -> token: the same one for all that log in as this user.
+        sessions: rows of php_sessions: each request without the cookie of a former one leaves another.
+        stringify: numbers are told as texts; any request can ask for that by a header.
+        translate: what the language of the server makes of a message.
+        lock_wait: another writer holds the lock, and a change waits as long for it as this, and then fails.
+        racing: changes do not wait for one another, and one comes between another's look and its write.
+        lost: of how many changes the answer does not arrive.
     """
 
     version: str = "1.8.2"
     sections: dict[int, dict[str, Any]] = field(default_factory=dict)
     subnets: dict[int, dict[str, Any]] = field(default_factory=dict)
     addresses: dict[int, dict[str, Any]] = field(default_factory=dict)
+    devices: dict[int, dict[str, Any]] = field(default_factory=dict)
+    vlans: dict[int, dict[str, Any]] = field(default_factory=dict)
     tags: dict[int, str] = field(default_factory=lambda: dict(enumerate(TAGS, 1)))
     custom_fields: dict[str, list[str]] = field(
         default_factory=lambda: {"addresses": ["custom_cariflex_role"], "subnets": ["custom_cariflex_env"]}
@@ -88,8 +121,21 @@ class PhpIpam:
     requests: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     before: Callable[[str, str], Reply | None] = lambda _method, _path: None
-    tokens: set[str] = field(default_factory=set)
-    next_id: dict[str, int] = field(default_factory=lambda: {"sections": 3, "subnets": 7, "addresses": 11})
+    off: bool = False
+    plain: bool = False
+    trusts_proxy: bool = False
+    allows_unsafe: bool = False
+    bad_logins: int = 0
+    tokens: dict[str, str] = field(default_factory=dict)
+    sessions: int = 0
+    stringify: bool = False
+    translate: Callable[[str], str] = str
+    lock_wait: float | None = None
+    racing: bool = False
+    lost: int = 0
+    next_id: dict[str, int] = field(
+        default_factory=lambda: {"sections": 3, "subnets": 7, "addresses": 11, "devices": 1, "vlans": 3, "tokens": 0}
+    )
 
     # --- the frame ---
 
@@ -100,34 +146,65 @@ class PhpIpam:
         with contextlib.suppress(ValueError):
             self.bodies.append(json.loads(raw or b"null"))
         try:
-            if (prepared := self.before(method, path)) is not None:
-                return prepared
-            if not path.startswith("/api/"):
-                return Reply(302, "<html>", {"Location": "/login/"})
-            app, *parts = [part for part in path.removeprefix("/api/").split("/") if part]
-            self._admit(app, parts, method, headers)
-            content = self._content(method, headers, raw)
-            told = self._route(method, parts, content, query, headers, nested=app == "cariflexnest")
+            reply = self.before(method, path) or self._reply(method, path, query, headers, raw)
         except Refusal as refusal:
-            message = {"code": refusal.code, "success": False, "message": str(refusal), "time": 0.001}
-            return Reply(refusal.status, message)
-        return told if isinstance(told, Reply) else Reply(told["code"], {**told, "time": 0.001})
+            text = self.translate(str(refusal))
+            message = {"code": refusal.code, "success": False, "message": text, "time": 0.001}
+            where = {"Location": "/api//user/"} if refusal.status == 401 else {}
+            waited = self.lock_wait or 0 if refusal.status == 200 else 0
+            reply = Reply(refusal.status, message, where, after=waited)
+        if "phpipam=" not in headers.get("cookie", ""):
+            self.sessions += 1  # the real cookie is Secure by https; tests often leave https out
+            reply = replace(reply, headers={"Set-Cookie": f"phpipam={self.sessions:026}; path=/", **reply.headers})
+        return reply
 
-    def _admit(self, app: str, parts: list[str], method: str, headers: dict[str, str]) -> None:
-        if app not in APPS:
+    def _reply(self, method: str, path: str, query: str, headers: dict[str, str], raw: bytes) -> Reply:
+        if not path.startswith("/api/"):
+            return Reply(302, "<html>", {"Location": "/login/"})
+        name, *parts = [unquote(part) for part in path.removeprefix("/api/").split("/") if part]
+        app = self._app(name, headers)
+        if parts[:1] != ["user"] or method != "POST":
+            self._admit(app, parts, method, headers)
+        changes = method in ("POST", "PATCH", "PUT", "DELETE") and parts[:1] != ["user"]
+        content = self._content(method, headers, raw)
+        if changes and self.lock_wait is not None:
+            raise Refusal(200, f"Cannot obtain lock for /lock after {self.lock_wait} seconds", 500)
+        told = self._route(method, parts, content, query, headers, nested=app.nested)
+        if changes and self.lost:
+            self.lost -= 1
+            return Reply(0, None)
+        if isinstance(told, Reply):
+            return told
+        if "data" in told and (self.stringify or headers.get("api-stringify-results")):
+            told["data"] = _as_texts(told["data"])
+        return Reply(told["code"], {**told, "time": 0.001})
+
+    def _app(self, name: str, headers: dict[str, str]) -> App:
+        """The app, when it is on, and is asked in the way that it wants."""
+        if self.off:
+            raise Refusal(503, "API server disabled")
+        if name not in APPS:
             raise Refusal(400, "Invalid application id")
-        code, permission = APPS[app]
-        if permission == "off":
+        app = APPS[name]
+        if app.permission == "off":
             raise Refusal(503, "Application disabled")
-        if parts[:1] == ["user"] and method == "POST":
-            return
+        if app.security == "crypt":
+            raise Refusal(503, "Invalid enc_request")
+        https = not self.plain or (self.trusts_proxy and headers.get("x-forwarded-proto") == "https")
+        if not (self.allows_unsafe if app.security == "none" else https):  # one without security not even by https
+            raise Refusal(503, "SSL connection is required for API")
+        if self.bad_logins > MOST_BAD_LOGINS:  # whatever the app, and the code too
+            raise Refusal(500, BLOCKED)
+        return app
+
+    def _admit(self, app: App, parts: list[str], method: str, headers: dict[str, str]) -> None:
         given = headers.get("token") or headers.get("phpipam-token")
-        if code is not None and given in {other for other, _ in APPS.values() if other and other != code}:
+        if app.code is not None and given in {other.code for other in APPS.values() if other.code} - {app.code}:
             raise Refusal(403, "Invalid token")
-        if given not in ({code} if code else self.tokens):
+        if given not in ({app.code} if app.code else self.tokens.values()):
             status, text = (403, "Invalid token") if parts[:1] == ["user"] and given else (401, "Unauthorized")
             raise Refusal(status, text)
-        if permission == "r" and method not in ("GET", "HEAD", "OPTIONS"):
+        if app.permission == "r" and method not in ("GET", "HEAD", "OPTIONS"):
             raise Refusal(401, "invalid permissions")
 
     def _content(self, method: str, headers: dict[str, str], raw: bytes) -> dict[str, Any]:
@@ -142,7 +219,7 @@ class PhpIpam:
             found = json.loads(raw or b"{}")
         except ValueError:
             raise Refusal(400, "Invalid JSON: Syntax error") from None
-        return found if isinstance(found, dict) else {}
+        return {name: _tagless(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
     def _route(
         self,
@@ -157,36 +234,107 @@ class PhpIpam:
         if not parts:
             raise Refusal(400, "Request is not valid")
         controller, *rest = parts
-        handler = getattr(self, f"_{controller}", None)
+        handler = getattr(self, f"_{controller}_", None)
         if handler is None:
             raise Refusal(400, "Invalid controller")
         if controller == "user":
-            return self._user(method, headers)
+            return self._user_(method, headers)
         return handler(method, rest, content, query, nested)
 
     # --- controllers ---
 
-    def _user(self, method: str, headers: dict[str, str]) -> dict[str, Any]:
+    def _user_(self, method: str, headers: dict[str, str]) -> dict[str, Any]:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if method != "POST":
-            if headers.get("token") not in self.tokens:
+            of = [user for user, token in self.tokens.items() if token == headers.get("token")]
+            if not of:
                 raise Refusal(409, "Authentication not needed")
             if method == "DELETE":  # ends the session of everybody who logged in as this user
-                self.tokens.clear()
+                del self.tokens[of[0]]
             return _ok(data={"expires": "2027-01-01 00:00:00"})
         if scheme != "Basic":
             raise Refusal(400, "Please provide username and password")
-        if base64.b64decode(given).decode() != f"{USER}:{PASSWORD}":
+        user, _, password = base64.b64decode(given).decode().partition(":")
+        if USERS.get(user) != password:
+            self.bad_logins += 1
             raise Refusal(500, "Invalid username or password")
-        self.tokens.add(TOKEN)  # one for all logins of a user
-        return _ok(data={"token": TOKEN, "expires": "2027-01-01 00:00:00"})
+        if user not in self.tokens:
+            number = self._id("tokens")
+            self.tokens[user] = f"{TOKEN[:-2]}{number:02}" if number else TOKEN
+        return _ok(data={"token": self.tokens[user], "expires": "2027-01-01 00:00:00"})
 
-    def _devices(self, method: str, _rest: list[str], _content: dict[str, Any], _query: str, _nested: bool) -> Any:
+    def _devices_(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
+        if method == "POST":
+            if self.version == "1.7.4" and len(content) < 2:
+                raise Refusal(400, "No parameters")
+            if not content.get("hostname"):
+                raise Refusal(400, "Hostname is mandatory")
+            id_ = self._id("devices")
+            self.devices[id_] = {"id": id_, "ip": None, "type": 0, "description": None, **content}
+            return _created("Device created", id_)
         if method == "PATCH":  # also of a device that does not exist
-            return Reply(302, {"code": 200, "success": True}, {"Location": "/api/cariflexcode/devices/1/"})
-        raise Refusal(404, "No devices configured")
+            self.devices.get(int(rest[0]), {}).update(content)
+            told = {"code": 200, "success": True, "message": "Device updated", "id": "0"}
+            return Reply(302, told, {"Location": f"/api/cariflexcode/devices/{rest[0]}/"})
+        if not rest:
+            return _ok(data=_filtered(list(self.devices.values()), query, "No devices configured"))
+        if rest[0] == "search":
+            return _ok(data=_some([row for row in self.devices.values() if row["hostname"] == rest[1]], "No devices"))
+        if rest[1:] == ["addresses"]:
+            found = [row for row in self.addresses.values() if str(row["deviceId"]) == rest[0]]
+            return _ok(data=_some([self._shown(row, nested) for row in found], "No addresses found"))
+        if method == "DELETE":
+            for row in self.addresses.values():
+                row["deviceId"] = None if str(row["deviceId"]) == rest[0] else row["deviceId"]
+            del self.devices[int(rest[0])]
+            return _ok(message="Device deleted")
+        return _ok(data=self.devices[int(rest[0])])
 
-    def _sections(self, method: str, rest: list[str], content: dict[str, Any], query: str, _nested: bool) -> Any:
+    def _vlan_(self, method: str, rest: list[str], content: dict[str, Any], _query: str, _nested: bool) -> Any:
+        if method == "POST":
+            id_ = self._id("vlans")
+            self.vlans[id_] = {"vlanId": id_, "domainId": 1, "description": None, **content}
+            return _created("Vlan created", id_)
+        if not rest:
+            return _ok(data=list(self.vlans.values()))
+        if rest[0] == "search":
+            return _ok(data=_some([row for row in self.vlans.values() if str(row["number"]) == rest[1]], "No vlans"))
+        if rest[1:] == ["subnets"]:
+            found = [row for row in self.subnets.values() if str(row["vlanId"]) == rest[0]]
+            return _ok(data=_some(found, "No subnets found"))
+        if method == "PATCH":
+            if self.version == "1.7.4" and not content.get("name"):
+                raise Refusal(400, "Vlan name is required")
+            self.vlans[int(rest[0])].update(content)
+            return _ok(message="Vlan updated")
+        if method == "DELETE":
+            del self.vlans[int(rest[0])]
+            return _ok(message="Vlan deleted")
+        return _ok(data=self.vlans[int(rest[0])])
+
+    def _vlans_(self, *given: Any) -> Any:
+        """The same under another name, which names the id otherwise."""
+        told = self._vlan_(*given)
+        if isinstance(told.get("data"), list):
+            told["data"] = [{"id": row["vlanId"], **row} for row in told["data"]]
+        return told
+
+    def _tools_(self, method: str, rest: list[str], content: dict[str, Any], query: str, _nested: bool) -> Any:
+        if rest[:1] == ["devices"]:
+            return _ok(data=_some(list(self.devices.values()), "No objects found"))
+        if rest[:1] != ["tags"]:
+            raise Refusal(404, "No objects found")
+        if method == "POST":  # also of a name that another has
+            id_ = max(self.tags) + 1
+            self.tags[id_] = content["type"]
+            return {"code": 201, "success": True, "id": str(id_), "data": "ipTags object created"}
+        if method == "GET":
+            return self._tags(rest[1:], query)
+        if int(rest[1]) not in self.tags:
+            raise Refusal(400, "Invalid identifier")
+        return _ok(message="ipTags object updated")
+
+    def _sections_(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
         if method == "GET" and not rest:
             return _ok(data=_filtered(list(self.sections.values()), query, "No sections available"))
         if method == "POST":
@@ -195,7 +343,7 @@ class PhpIpam:
                 raise Refusal(400, f"Invalid request key {sorted(unknown)[0]}")
             if len(content.get("name", "")) < 3:
                 raise Refusal(400, "Name is mandatory or too short (mininum 3 characters)")
-            if any(row["name"] == content["name"] for row in self.sections.values()):
+            if any(row["name"].lower() == content["name"].lower() for row in self.sections.values()):
                 raise Refusal(500, f"Error: SQLSTATE[23000]: 1062 Duplicate entry '{content['name']}'")
             id_ = self._id("sections")
             self.sections[id_] = {"id": id_, "description": None, "permissions": None, "strictMode": "1", **content}
@@ -203,7 +351,7 @@ class PhpIpam:
         section = self._section(rest[0]) if rest else self._section(str(content.pop("id", "")))
         if rest[1:] == ["subnets"]:
             found = [row for row in self.subnets.values() if row["sectionId"] == section["id"]]
-            return _ok(data=_some(found, "No subnets found"))
+            return _ok(data=_some([self._shown(row, nested, "subnets") for row in found], "No subnets found"))
         if method == "PATCH":
             if not content:
                 raise Refusal(500, "Error: No values to update")
@@ -213,7 +361,7 @@ class PhpIpam:
             for id_ in [id_ for id_, row in self.subnets.items() if row["sectionId"] == section["id"]]:
                 self._drop_subnet(id_)
             del self.sections[section["id"]]
-            return _ok(message="Section deleted")
+            return _ok()
         return _ok(data=section)
 
     def _section(self, which: str) -> dict[str, Any]:
@@ -221,17 +369,18 @@ class PhpIpam:
             if int(which) not in self.sections:
                 raise Refusal(404, "Section does not exist")
             return self.sections[int(which)]
-        name = which.replace("%20", " ").lower()  # whatever the case
-        found = [row for row in self.sections.values() if row["name"].lower() == name]
+        found = [row for row in self.sections.values() if row["name"].lower() == which.lower()]  # whatever the case
         if not found:
             raise Refusal(404, "Not Found")
         return found[0]
 
-    def _subnets(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
+    def _subnets_(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
         if rest[:1] == ["custom_fields"]:
             return self._fields("subnets")
         if method == "GET" and rest[:1] in (["cidr"], ["search"]):
-            found = [row for row in self.subnets.values() if [row["subnet"], row["mask"]] == rest[1:3]]
+            place = [_canonical(rest[1]), *rest[2:3]]
+            found = [row for row in self.subnets.values() if [row["subnet"], row["mask"]] == place]
+            found = [{**row, "ip": row["subnet"]} for row in found] if query else found
             return _ok(data=_filtered(found, query, "No subnets found"))
         if method == "POST":
             return self._create_subnet(content)
@@ -253,12 +402,17 @@ class PhpIpam:
             wide = ipaddress.ip_network(f"{subnet['subnet']}/{content['mask']}", strict=False)
             subnet.update(subnet=str(wide.network_address), mask=str(content["mask"]))
             return _ok(message="Subnet resized")
+        if rest[1:] == ["truncate"] and method == "DELETE":
+            self.addresses = {id_: row for id_, row in self.addresses.items() if row["subnetId"] != subnet["id"]}
+            return _ok(message="Subnet truncated")
+        if rest[1:]:
+            raise Refusal(400, "Invalid request")
         if method == "PATCH":
             return self._patch_subnet(subnet, content)
         if method == "DELETE":
             self._drop_subnet(subnet["id"])
             return _ok(message="Subnet deleted")
-        return _ok(data=subnet)
+        return _ok(data=self._shown(subnet, nested, "subnets", single=True))
 
     def _create_subnet(self, content: dict[str, Any]) -> Any:
         self._known(content, SUBNET_KEYS, "subnets")
@@ -273,7 +427,7 @@ class PhpIpam:
             raise Refusal(400, f"Invalid Section ({section})")
         if int(section) not in self.sections:
             raise Refusal(400, f"Section id ({section}) does not exist")
-        if not int(content.get("masterSubnetId") or 0):
+        if not int(content.get("masterSubnetId") or 0) and self.sections[int(section)].get("strictMode") == "1":
             for row in self.subnets.values():
                 other = ipaddress.ip_network(f"{row['subnet']}/{row['mask']}")
                 same = row["sectionId"] == int(section) and other.version == network.version
@@ -282,7 +436,9 @@ class PhpIpam:
                     raise Refusal(409, f"Subnet {network} overlaps with {about}")
         id_ = self._id("subnets")
         fields = dict.fromkeys(self.custom_fields["subnets"])
-        row = {"id": id_, "description": None, "vlanId": None, "isFull": 0, "isPool": 0, **fields, **content}
+        rights = {"permissions": self.sections[int(section)].get("permissions")}
+        plain = {"id": id_, "description": None, "vlanId": None, "isFull": 0, "isPool": 0, "tag": 2}
+        row = {**plain, **rights, **fields, **content}
         place = {"mask": mask, "sectionId": int(section), "masterSubnetId": int(content.get("masterSubnetId") or 0)}
         self.subnets[id_] = {**row, **place}  # mask stays a text
         return _created("Subnet created", id_, data=str(network))
@@ -295,7 +451,7 @@ class PhpIpam:
             raise Refusal(400, "To change mask use resize method")
         if "subnet" in content:
             raise Refusal(400, "Subnet cannot be changed")
-        if content.get("vlanId") is not None:
+        if content.get("vlanId") is not None and int(content["vlanId"]) not in self.vlans:  # 0 is none either
             raise Refusal(404, "Vlan does not exist")
         subnet.update({name: None if value in ("", None, False) else value for name, value in content.items()})
         return _ok(message="Subnet updated")
@@ -315,11 +471,13 @@ class PhpIpam:
             del self.addresses[address]
         del self.subnets[id_]
 
-    def _addresses(self, method: str, rest: list[str], content: dict[str, Any], _query: str, nested: bool) -> Any:
+    def _addresses_(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
         if rest[:1] == ["custom_fields"]:
             return self._fields("addresses")
         if rest[:1] == ["tags"]:
-            return self._tags(rest[1:])
+            return self._tags(rest[1:], query)
+        if rest[:1] in (["search"], ["search_hostname"], ["search_hostbase"], ["search_mac"]):
+            return _ok(data=self._searched(*rest))
         if rest[:1] == ["first_free"]:
             subnet = self._subnet(rest[1], 404)
             if method == "GET":
@@ -329,7 +487,7 @@ class PhpIpam:
         if method == "POST":
             return self._create_address(content)
         if len(rest) == 2 and not rest[0].isdecimal():
-            return self._by_place(method, rest, nested)
+            return self._by_place(method, rest)
         which = rest[0] if rest else str(content.pop("id", ""))
         if not which.isdecimal() or int(which) not in self.addresses:
             raise Refusal(404, "Invalid Id" if method == "GET" else "Address does not exist")
@@ -343,7 +501,7 @@ class PhpIpam:
             return _ok(message="Address deleted")
         return self._patch_address(method, row, content, nested)
 
-    def _by_place(self, method: str, rest: list[str], nested: bool) -> Any:
+    def _by_place(self, method: str, rest: list[str]) -> Any:
         found = [row for row in self._within(int(rest[1])) if row["ip"] == _canonical(rest[0])]
         if method == "DELETE":
             if not found:
@@ -352,7 +510,23 @@ class PhpIpam:
             return _ok(message="Address deleted")
         if self.version == "1.8.2" or not found:
             raise Refusal(404, "No addresses found")
-        return _ok(data=self._shown(found[0], nested))
+        raw = {"ip_addr": "ip", "state": "tag", "switch": "deviceId"}  # as the database names them
+        row = {name: value for name, value in found[0].items() if name not in ("tag", "deviceId")}
+        return _ok(data={**row, **{name: found[0][ours] for name, ours in raw.items()}, "ip_addr": _decimal(row["ip"])})
+
+    def _searched(self, how: str, what: str) -> list[dict[str, Any]]:
+        """Rows of all subnets; where there are several, the address of each but the first is a decimal number."""
+        if how == "search":
+            if _canonical(what) == what and ":" not in what and not what.replace(".", "").isdecimal():
+                raise Refusal(400, "Invalid address")
+            return _some([row for row in self.addresses.values() if row["ip"] == _canonical(what)], "Address not found")
+        fits: dict[str, Callable[[dict[str, Any]], bool]] = {
+            "search_hostname": lambda row: row["hostname"] == what,
+            "search_hostbase": lambda row: str(row["hostname"] or "").startswith(what),
+            "search_mac": lambda row: row["mac"] == _mac(what),
+        }
+        found = _some([row for row in self.addresses.values() if fits[how](row)], "Hostname not found")
+        return [found[0], *({**row, "ip": _decimal(row["ip"])} for row in found[1:])]
 
     def _create_address(self, content: dict[str, Any]) -> Any:
         self._known(content, ADDRESS_KEYS, "addresses")
@@ -372,6 +546,11 @@ class PhpIpam:
             raise Refusal(500, f"{ip} is not a valid address for subnet {network}")
         self._checked(content)
         if any(row["ip"] == str(ip) for row in self._within(subnet["id"])):
+            if self.racing:  # nobody saw the other's, and the database keeps the second one out
+                entry = f"'{int(ip)}-{subnet['id']}' for key 'sid_ip_unique'"
+                raise Refusal(
+                    500, f"Error: SQLSTATE[23000]: Integrity constraint violation: 1062 Duplicate entry {entry}"
+                )
             raise Refusal(409, "IP address already exists")
         id_ = self._id("addresses")
         texts = dict.fromkeys(("description", "hostname", "mac", "owner", "note"))
@@ -390,10 +569,9 @@ class PhpIpam:
         if "subnetId" in content:  # also the same one
             raise Refusal(400, "Subnet cannot be changed")
         self._checked(content)
-        tag = content.get("tag", 2)  # what is not sent becomes Used
-        if method == "PUT" and self.version == "1.7.4":
-            tag = 2
-        self._set(row, {**content, "tag": tag})
+        if method == "PUT" and self.version == "1.7.4":  # sets nothing of what is sent
+            content = {}
+        self._set(row, {"tag": 2, **content})  # what is not sent becomes Used
         row["editDate"] = "2026-11-26 12:00:00"
         return _ok(message="Address updated")
 
@@ -403,7 +581,7 @@ class PhpIpam:
             raise Refusal(400, "Invalid state")
         if int(tag) not in self.tags:
             raise Refusal(400, "Tag does not exist")
-        if content.get("deviceId"):
+        if content.get("deviceId") and int(content["deviceId"]) not in self.devices:
             raise Refusal(400, "Device does not exist")
         mac = content.get("mac")
         if mac and not re.fullmatch(r"[0-9a-f]{12}", re.sub(r"[.:-]", "", mac.lower())):
@@ -420,27 +598,34 @@ class PhpIpam:
             for other in self._within(row["subnetId"]):
                 other["is_gateway"] = 0
         for name, value in content.items():
-            if name in ("is_gateway", "excludePing", "tag"):
+            if name in ("is_gateway", "excludePing", "PTRignore", "tag") or (name == "deviceId" and value):
                 row[name] = int(value)
             elif name == "mac" and value:
-                digits = re.sub(r"[.:-]", "", value.lower())
-                row[name] = ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+                row[name] = _mac(value)
             else:
                 row[name] = None if value in ("", None, False) else value
 
     def _free(self, subnet: dict[str, Any]) -> str:
         if any(row["masterSubnetId"] == subnet["id"] for row in self.subnets.values()):
             raise Refusal(409, "Subnet contains subnets")
+        if int(subnet["isFull"] or 0):
+            raise Refusal(404, "No free addresses found (subnet is full)")
         taken = {row["ip"] for row in self._within(subnet["id"])}
         network = ipaddress.ip_network(f"{subnet['subnet']}/{subnet['mask']}")
         free = next((str(ip) for ip in network.hosts() if str(ip) not in taken), None)
-        if free is None or int(subnet["isFull"] or 0):
+        if free is None:
             raise Refusal(404, "No free addresses found")
         return free
 
-    def _tags(self, rest: list[str]) -> Any:
+    def _tags(self, rest: list[str], query: str) -> Any:
         if not rest:
-            return _ok(data=[{"id": id_, "type": name, "showtag": 1} for id_, name in self.tags.items()])
+            found = [{"id": id_, "type": name, "showtag": 1} for id_, name in self.tags.items()]
+            return _ok(data=_filtered(found, query, "No tags"))
+        if rest[1:] == ["addresses"]:  # all with decimal addresses
+            found = [
+                {**row, "ip": _decimal(row["ip"])} for row in self.addresses.values() if row["tag"] == int(rest[0])
+            ]
+            return _ok(data=_some(found, "No addresses found"))
         if int(rest[0]) not in self.tags:
             raise Refusal(404, "Address tag does not exist")
         return _ok(data={"id": int(rest[0]), "type": self.tags[int(rest[0])], "showtag": 1})
@@ -463,11 +648,14 @@ class PhpIpam:
         found = [row for row in self.addresses.values() if row["subnetId"] == subnet_id]
         return sorted(found, key=lambda row: int(ipaddress.ip_address(row["ip"])))
 
-    def _shown(self, row: dict[str, Any], nested: bool, *, single: bool = False) -> dict[str, Any]:
+    def _shown(
+        self, row: dict[str, Any], nested: bool, kind: str = "addresses", *, single: bool = False
+    ) -> dict[str, Any]:
+        """With nested custom fields: in a list only those that have a value are nested."""
         if not nested:
             return row
-        custom = {name: row[name] for name in self.custom_fields["addresses"] if single or row[name] is not None}
-        flat = {name: value for name, value in row.items() if name not in self.custom_fields["addresses"]}
+        custom = {name: row[name] for name in self.custom_fields[kind] if single or row[name] is not None}
+        flat = {name: value for name, value in row.items() if name not in custom}
         return {**flat, "custom_fields": custom} if custom else flat
 
 
@@ -490,7 +678,9 @@ def _filtered(found: list[dict[str, Any]], query: str, message: str) -> list[dic
     given = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
     if "filter_by" not in given:
         return found
-    value = given.get("filter_value", "").replace("%20", " ")
+    if given["filter_by"] not in found[0]:
+        raise Refusal(400, "Invalid filter_by")
+    value = unquote(given.get("filter_value", ""))
     return _some([row for row in found if str(row.get(given["filter_by"])) == value], "No results (filter applied)")
 
 
@@ -499,6 +689,28 @@ def _canonical(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         return text
+
+
+def _decimal(ip: str) -> str:
+    return str(int(ipaddress.ip_address(ip)))
+
+
+def _mac(text: str) -> str:
+    digits = re.sub(r"[.:-]", "", text.lower())
+    return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+def _tagless(value: Any) -> Any:
+    """As PHP's strip_tags leaves a text."""
+    return re.sub(r"<(?!\s)[^>]*>?", "", value) if isinstance(value, str) else value
+
+
+def _as_texts(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _as_texts(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_as_texts(value) for value in data]
+    return str(data) if isinstance(data, int) else data
 
 
 class Answering(Protocol):
@@ -520,8 +732,9 @@ def serving(phpipam: Answering, context: ssl.SSLContext | None = None) -> Iterat
             headers = {name.lower(): value for name, value in self.headers.items()}
             with lock:
                 reply = phpipam.answer(self.command, self.path, headers, raw)
-            if reply.status == 0:  # no answer for as long as the client waits
-                threading.Event().wait(float(str(reply.body)))  # tests leave out time.sleep
+            threading.Event().wait(reply.after)  # tests leave out time.sleep
+            if reply.status == 0:
+                self.close_connection = True
                 return
             text = (
                 b""

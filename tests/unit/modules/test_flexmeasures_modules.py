@@ -310,7 +310,7 @@ def test_a_failure_half_way_is_told_and_the_next_run_finishes(plain: FlexMeasure
     assert [change["path"] for change in finished["changes"]] == ["sensors.price"]
 
 
-@pytest.mark.parametrize("reply", [Reply(500, "gone"), Reply(0, "0.01")], ids=["500", "no answer"])
+@pytest.mark.parametrize("reply", [Reply(500, "gone"), Reply(0, None, after=0.01)], ids=["500", "no answer"])
 @pytest.mark.parametrize("name", MODULES[1:3])
 def test_what_was_made_without_being_answered_is_found_and_not_made_twice(
     plain: FlexMeasures, plain_run: Run, name: str, reply: Reply
@@ -571,7 +571,7 @@ def test_a_change_that_is_never_answered_is_given_up(
     name, options = lacking(flexmeasures, run, change)
     for module in (http_api, flexmeasures_client):
         monkeypatch.setattr(module, "TRIES", 2)
-    to_changes(flexmeasures, Reply(0, "1.5"))
+    to_changes(flexmeasures, Reply(0, None, after=1.5))
     result = run(name, timeout=1, **options)
     assert (result["failed"], result["http_status"], result["partial"]) == (True, 0, [])
     assert "timed out" in result["msg"]
@@ -600,7 +600,7 @@ def test_no_answer_and_no_server_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_api, "TRIES", 2)
-    flexmeasures.before = lambda _method, _path: Reply(0, "1.5")
+    flexmeasures.before = lambda _method, _path: Reply(0, None, after=1.5)
     late = run(name, timeout=1, **OPTIONS[name])
     assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 2)
     assert "did not answer" in late["msg"]

@@ -309,7 +309,7 @@ def test_every_other_answer_to_a_change_is_an_error_too(
 ) -> None:
     others: dict[str, tuple[Reply | Refusal, str]] = {
         "404": (Refusal(404, "Address does not exist"), "Address does not exist"),
-        "timeout": (Reply(0, "1.5"), "timed out"),
+        "timeout": (Reply(0, None, after=1.5), "timed out"),
     }
     reply, said = (ANSWERS | others)[answer]
     name, options, method = CHANGES[change]
@@ -357,7 +357,7 @@ def test_no_answer_and_no_server_are_said(
     phpipam: PhpIpam, run: Run, run_module: RunModule, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_api, "TRIES", 2)
-    phpipam.before = lambda _method, _path: Reply(0, "1.5")
+    phpipam.before = lambda _method, _path: Reply(0, None, after=1.5)
     late = run(name, timeout=1, **options_of(name))
     assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 2)
     assert "no answer" in late["msg"]
@@ -438,7 +438,7 @@ def test_an_address_that_somebody_else_made_meanwhile_is_made_right(phpipam: Php
 @pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
 def test_the_first_free_address_is_never_asked_for_twice(phpipam: PhpIpam, run: Run) -> None:
     run("phpipam_subnet", **subnet())
-    phpipam.before = lambda method, _path: Reply(0, "3") if method == "POST" else None
+    phpipam.before = lambda method, _path: Reply(0, None, after=3) if method == "POST" else None
     phpipam.requests.clear()
     result = run("phpipam_address", timeout=1, **address(ip="first_free"))
     assert (result["failed"], len(writes(phpipam))) == (True, 1)
