@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import importlib.util
 import ipaddress
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import ansible.module_utils
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible.module_utils.urls import make_context
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +28,8 @@ ROOT = Path(__file__).parents[3]
 if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
+# The same for all modules that are run: to read the certificate authorities takes longer than all else that they do.
+TLS_CONTEXT = functools.cache(make_context)
 RunModule = Callable[..., dict[str, Any]]
 
 
@@ -40,8 +44,9 @@ def load(path: Path) -> ModuleType:
 
 
 @pytest.fixture
-def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
+def run_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunModule:
     """Run a module of ours with arguments; returns what Ansible would get, with ``failed`` always set."""
+    monkeypatch.setattr("ansible.module_utils.http_api.make_context", TLS_CONTEXT)
 
     def run(name: str, arguments: dict[str, Any], *, check: bool = False, diff: bool = False) -> dict[str, Any]:
         module = load(ROOT / "library" / f"{name}.py")
