@@ -14,6 +14,8 @@ from .phpipam_plan import CODE_LENGTH
 TIMEOUT = 45
 # What a lookup without a hit answers; the texts differ by language and version.
 _NOTHING = 404
+LOGIN = "/user/"
+_BLOCKED = "after 10 bad logins phpIPAM refuses everything from this address for 5 minutes"
 
 
 class PhpIpamError(ApiError):
@@ -115,11 +117,11 @@ class PhpIpamClient(HttpApi):
         """A token for the user: the same one for all logins, so that nobody may ever log out."""
         name, password = self._user or ("", "")
         basic = base64.b64encode(f"{name}:{password}".encode()).decode()
-        answer = self.call("POST", f"{self._app}/user/", headers={"Authorization": f"Basic {basic}"})
-        data = self._told("POST", "/user/", answer).get("data")
+        answer = self.call("POST", f"{self._app}{LOGIN}", headers={"Authorization": f"Basic {basic}"})
+        data = self._told("POST", LOGIN, answer).get("data")
         token = data.get("token") if isinstance(data, dict) else None
         if not isinstance(token, str):
-            raise PhpIpamError(f"{self.server}{self._app}/user/ gave no token. Fix: let url be phpIPAM itself.")
+            raise PhpIpamError(f"{self.server}{self._app}{LOGIN} gave no token. Fix: let url be phpIPAM itself.")
         return token
 
     def _told(self, method: str, path: str, answer: Answer) -> dict[str, Any]:
@@ -132,23 +134,26 @@ class PhpIpamClient(HttpApi):
             return told
         code = code if isinstance(code, int) else None
         reason = str(told.get("message") or answer.excerpt() or "nothing")
-        fix = _fix(answer, code, reason)
+        fix = _fix(method, path, answer, code)
         raise PhpIpamError(f"{address} answered {answer.status} ({reason}). Fix: {fix}.", answer.status, code)
 
 
-def _fix(answer: Answer, code: int | None, reason: str) -> str:
+def _fix(method: str, path: str, answer: Answer, code: int | None) -> str:
+    """What to do. By what was asked and the number of the answer: its text may be in any language."""
     if not answer.json():
         # phpIPAM's login page, or a proxy's error
         return redirected(answer) or "let url be the address of phpIPAM, without /api: this answer is not its API's"
-    if answer.status == 401 and "permission" in reason.lower():
+    if code == 401 and method != "GET":  # what it read before was allowed to it
         return "give the API app the permission Read / Write: phpIPAM > Administration > API"
-    if "password" in reason.lower() or "blocked" in reason.lower():
-        return "check username and password; after 10 bad logins phpIPAM blocks this address for 5 minutes"
+    if code == 500 and path == LOGIN:
+        return f"check username and password; {_BLOCKED}"
     return {
         400: "check app_id, and that this phpIPAM is 1.7.4 or later",
         401: "check app_code, and that the API app's security is 'SSL with App code token'",
         403: "check app_code: it belongs to another app, or the user's token has expired",
         409: "see what is there already",
         415: "let no proxy in between drop the Content-Type",
-        503: "turn on the API and the app, and use https: phpIPAM > Administration",
+        500: f"run this again if somebody else was writing, else see phpIPAM's log; {_BLOCKED}",
+        503: "turn on the API, and the app with security 'SSL with App code token', and use https or behind_proxy: "
+        "phpIPAM > Administration",
     }.get(code or answer.status, "see phpIPAM's log")

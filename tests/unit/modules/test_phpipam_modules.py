@@ -308,6 +308,7 @@ def test_every_other_answer_to_a_change_is_an_error_too(
     phpipam: PhpIpam, run: Run, url: str, change: str, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others: dict[str, tuple[Reply | Refusal, str]] = {
+        "401": (Refusal(401, "Unauthorized"), "Read / Write"),  # it could read before
         "404": (Refusal(404, "Address does not exist"), "Address does not exist"),
         "timeout": (Reply(0, None, after=1.5), "timed out"),
     }
