@@ -10,6 +10,7 @@ module: phpipam_address
 short_description: Make one address of phpIPAM as declared, or take the first that is free
 description:
   - For a whole subnet use M(phpipam_subnet), which reads and writes it at once.
+  - A new address in the range of a subnet within O(subnet) is refused, since it would be in two.
   - With O(ip=first_free) the hostname says which address is meant, so a second run finds the one that the first took.
   - What an option does not say is left as it is; an empty text clears a field.
 author: Cariflex EMS contributors
@@ -39,7 +40,9 @@ options:
     description: What it is, in 64 characters at most.
     type: str
   tag:
-    description: Name of its tag, such as V(Used), V(Reserved) or V(DHCP); of a new address V(Used) when left out.
+    description:
+      - Name of its tag, such as V(Used), V(Reserved) or V(DHCP); of a new address V(Used) when left out.
+      - Where several tags have one name, with its id, as V(Docker/5).
     type: str
   mac:
     description: Its hardware address.
@@ -124,7 +127,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.phpipam_book import Book, Written, difference
-from ansible.module_utils.phpipam_client import PhpIpamClient
+from ansible.module_utils.phpipam_client import PhpIpamClient, PhpIpamError
 from ansible.module_utils.phpipam_options import (
     ADDRESS_FIELDS,
     CONNECTION,
@@ -132,8 +135,10 @@ from ansible.module_utils.phpipam_options import (
     finish,
     network_of,
     refuse,
+    subnet_of,
 )
-from ansible.module_utils.phpipam_plan import Plan, Row, conflicts, plan, problems, wanted
+from ansible.module_utils.phpipam_plan import Plan, Row, canonical, conflicts, plan, problems, wanted
+from ansible.module_utils.phpipam_tree import Subnet, below, cidr, misplaced
 from ansible.module_utils.problem import shown
 
 FIRST_FREE = "first_free"
@@ -150,19 +155,21 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, written: Written) -> dict[str, Any]:
     """Make the address as it is declared; see `phpipam_options.Run`."""
     network, book = network_of(options["subnet"]), Book(client)
-    entry = {name: options[name] for name in ("ip", *ADDRESS_FIELDS)}
+    entry = {**{name: options[name] for name in ADDRESS_FIELDS}, "ip": canonical(options["ip"])}
     free = options["ip"] == FIRST_FREE
     if free and not options["hostname"]:
         raise RefusedError("ip = first_free needs a hostname: it says which address is meant the next time.")
     # an address of the subnet stands for the one that is not known yet
     checked = {**entry, "ip": str(network[1])} if free else entry
     refuse(problems([checked], network, tags=None, path="options"))
-    section_id = book.section_id(options["section"])
-    found = None if section_id is None else book.subnet(section_id, network)
+    section = book.section(options["section"])
+    subnets = [] if section is None else book.subnets(int(section["id"]))
+    found = subnet_of(subnets, network)
     if found is None:
         where = f"section {shown(options['section'])} of this phpIPAM"
         raise RefusedError(f"subnet = {options['subnet']} is not in the {where}. Fix: make it with phpipam_subnet.")
-    subnet_id, rows = int(found["id"]), book.rows(int(found["id"]))
+    subnet_id = int(found["id"])
+    rows, children = book.rows(subnet_id), below(subnets, subnet_id)
     if free:
         named = [row for row in rows if row.hostname == options["hostname"]]
         if len(named) > 1:
@@ -175,25 +182,44 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
         return _absent(book, subnet_id, [row for row in rows if row.ip == entry["ip"]], written, check=check)
     refuse(problems([checked], network, tags=book.tags, path="options"))
     if free and not entry["ip"]:
-        return _take(book, subnet_id, entry, written, check=check)
+        return _take(book, subnet_id, children, entry, written, check=check)
     desired = wanted([entry], book.tags)
     refuse(conflicts(rows, desired))
     changes = plan(rows, desired)
+    refuse(misplaced(changes.create, children))
     if not check:
         book.write(subnet_id, changes, written)
     return {"changed": changes.changed, "ip": desired[0].ip, "diff": difference(changes, book.tags)}
 
 
-def _take(book: Book, subnet_id: int, entry: Mapping[str, Any], written: Written, *, check: bool) -> dict[str, Any]:
+def _take(
+    book: Book,
+    subnet_id: int,
+    children: list[Subnet],
+    entry: Mapping[str, Any],
+    written: Written,
+    *,
+    check: bool,
+) -> dict[str, Any]:
     """Take the first address that is free."""
+    if children:
+        names = ", ".join(cidr(child) for child in children)
+        raise RefusedError(
+            f"ip = first_free: phpIPAM gives none of a subnet that has others within it ({names}). "
+            "Fix: let subnet be one of them."
+        )
+    full = RefusedError("No address of the subnet is free. Fix: delete one that is not used, or take another subnet.")
     ip = book.next_free(subnet_id)
     if ip is None:
-        raise RefusedError(
-            "No address of the subnet is free. Fix: delete one that is not used, or take another subnet."
-        )
+        raise full
     (one,) = wanted([{**entry, "ip": ip}], book.tags)
     if not check:
-        ip = book.first_free(subnet_id, one)  # somebody may have taken the one we saw
+        try:
+            ip = book.first_free(subnet_id, one)  # somebody may have taken the one we saw
+        except PhpIpamError as error:
+            if error.api_code == 404:
+                raise full from None
+            raise
         written.created.append(ip)
     (one,) = wanted([{**entry, "ip": ip}], book.tags)
     return {"changed": True, "ip": ip, "diff": difference(Plan(create=(one,)), book.tags)}

@@ -73,8 +73,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.phpipam_book import Book
 from ansible.module_utils.phpipam_client import PhpIpamClient
-from ansible.module_utils.phpipam_options import CONNECTION, RefusedError, finish, network_of
+from ansible.module_utils.phpipam_options import CONNECTION, RefusedError, finish, network_of, subnet_of
 from ansible.module_utils.phpipam_plan import told
+from ansible.module_utils.phpipam_tree import cidr
 from ansible.module_utils.problem import one_of, shown
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CONNECTION, "section": {"type": "str"}, "subnet": {"type": "str"}}
@@ -93,16 +94,15 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], **_: Any) -> dict[str
         fix = one_of(options["section"], sections)
         raise RefusedError(f"section = {shown(options['section'])} is no section of this phpIPAM. Fix: {fix}")
     section_id = sections[options["section"]]
-    if network is None:
-        subnets = book.subnets(section_id)
-    else:
-        found = book.subnet(section_id, network)
+    subnets = book.subnets(section_id)
+    if network is not None:
+        found = subnet_of(subnets, network)
         subnets = [] if found is None else [found]
         names = {id_: name for name, id_ in book.tags.items()}
         result["addresses"] = [told(row, names) for each in subnets for row in book.rows(int(each["id"]))]
     result["subnets"] = [
         {
-            "subnet": f"{row.get('subnet')}/{row.get('mask')}",
+            "subnet": cidr(row),
             "description": row.get("description") or "",
             "id": int(row["id"]),
         }

@@ -13,7 +13,9 @@ description:
     changes, then new addresses. A second run makes four calls, however many addresses there are.
   - What an option does not say is left as it is; an empty text clears a field.
   - Works with phpIPAM 1.7.4 and 1.8.2. An answer is judged by its body.
-  - The mask of a subnet is never changed, since phpIPAM moves the subnet then.
+  - The mask of a subnet is never changed, since phpIPAM moves the subnet then. A subnet that overlaps others of its
+    section is refused, in check mode too.
+  - A new address in the range of a subnet within O(subnet) is refused, since it would be in two.
 author: Cariflex EMS contributors
 extends_documentation_fragment: phpipam
 options:
@@ -46,7 +48,7 @@ options:
     choices: [present, absent]
     default: present
   force_delete:
-    description: Whether to delete a subnet that has addresses, or subnets within it; they go with it.
+    description: Whether to delete a subnet that has addresses, or subnets within it; they go with it, theirs too.
     type: bool
     default: false
   addresses:
@@ -68,7 +70,9 @@ options:
         description: What it is, in 64 characters at most.
         type: str
       tag:
-        description: Name of its tag, such as V(Used), V(Reserved) or V(DHCP); of a new address V(Used) when left out.
+        description:
+          - Name of its tag, such as V(Used), V(Reserved) or V(DHCP); of a new address V(Used) when left out.
+          - Where several tags have one name, with its id, as V(Docker/5).
         type: str
       mac:
         description: Its hardware address.
@@ -174,7 +178,9 @@ api_calls:
   returned: always
   type: int
 partial:
-  description: What had been written when a call failed, by C(created), C(updated) and C(deleted). Another run finishes.
+  description:
+    - What had been written when a call failed, by C(created), C(updated) and C(deleted). Another run finishes.
+    - Addresses, and C(section …) and C(subnet …) where these were written before.
   returned: failure
   type: dict
 http_status:
@@ -187,7 +193,7 @@ api_code:
   type: int
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -200,10 +206,23 @@ from ansible.module_utils.phpipam_options import (
     finish,
     network_of,
     refuse,
+    subnet_of,
 )
-from ansible.module_utils.phpipam_plan import Plan, conflicts, custom_name, plan, problems, wanted
-from ansible.module_utils.problem import one_of, shown
+from ansible.module_utils.phpipam_plan import (
+    LENGTHS,
+    Network,
+    Plan,
+    conflicts,
+    custom_name,
+    cut_problems,
+    plan,
+    problems,
+    wanted,
+)
+from ansible.module_utils.phpipam_tree import Subnet, below, cidr, misplaced, overlapping
+from ansible.module_utils.problem import Problem, one_of, shown
 
+SHORTEST_NAME = 3  # of a section
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **CONNECTION,
     "section": {"type": "str", "required": True},
@@ -244,18 +263,20 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     """
     network, book = network_of(options["subnet"]), Book(client)
     rules = {"match_by": options["match_by"], "managed_by": options["managed_by"]}
-    refuse(problems(options["addresses"], network, tags=None, **rules))
+    refuse([*_option_problems(options), *problems(options["addresses"], network, tags=None, **rules)])
     if options["purge"] == "managed" and not options["managed_by"]:
         raise RefusedError("purge = managed needs managed_by: it says which addresses are ours.")
-    section_id = book.section_id(options["section"])
-    if section_id is None and options["state"] == "present" and not options["create_section"]:
-        fix = one_of(options["section"], [str(row.get("name")) for row in book.sections()])
-        raise RefusedError(
-            f"section = {shown(options['section'])} is no section of this phpIPAM. Fix: {fix}, or create_section."
-        )
-    found = None if section_id is None else book.subnet(section_id, network)
+    sections = {str(row.get("name")): row for row in book.sections()}
+    section = sections.get(options["section"])
+    if section is None and options["state"] == "present":
+        _new_section(options, sections)
+    section_id = None if section is None else int(section["id"])
+    subnets = [] if section_id is None else book.subnets(section_id)
+    found = subnet_of(subnets, network)
     if options["state"] == "absent":
-        return _absent(book, section_id, found, options, check=check)
+        return _absent(book, subnets, found, options, check=check)
+    if found is None and section is not None and str(section.get("strictMode")) == "1":
+        refuse(_overlaps(subnets, network))
     subnet_id = None if found is None else int(found["id"])
     fields = _subnet_fields(found or {}, options)
     rows = [] if subnet_id is None else book.rows(subnet_id)
@@ -264,6 +285,7 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     chosen = {**rules, "purge": options["purge"]}
     refuse(conflicts(rows, desired, **chosen))
     changes = plan(rows, desired, **chosen)
+    refuse(misplaced(changes.create, [] if subnet_id is None else below(subnets, subnet_id)))
     new_fields = {name for one in changes.create for name in one.custom} | {
         name for update in changes.update for name in update.after.custom if name not in update.row.custom
     }
@@ -271,11 +293,15 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     refuse(book.unknown_fields(sorted(name for name in fields if name.startswith("custom_")), "subnets"))
     if not check:
         if section_id is None:
-            section_id = book.create_section(options["section"], options["section_permissions"])
+            rights = {str(group): str(right) for group, right in (options["section_permissions"] or {}).items()}
+            section_id = book.create_section(options["section"], rights)
+            written.created.append(f"section {options['section']}")
         if subnet_id is None:
             subnet_id = book.create_subnet(section_id, network, fields)
+            written.created.append(f"subnet {network}")
         elif fields:
             book.update_subnet(subnet_id, fields)
+            written.updated.append(f"subnet {network}")
         book.write(subnet_id, changes, written)
     return {
         "changed": found is None or bool(fields) or changes.changed,
@@ -285,23 +311,56 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     }
 
 
-def _absent(
-    book: Book, section_id: int | None, found: Mapping[str, Any] | None, options: Mapping[str, Any], *, check: bool
-) -> dict[str, Any]:
-    if found is None or section_id is None:
-        return {"changed": False, "subnet_id": None, **_counts(Plan()), "diff": {"before": {}, "after": {}}}
-    subnet_id = int(found["id"])
-    rows = book.rows(subnet_id)
-    children = [row for row in book.subnets(section_id) if str(row.get("masterSubnetId")) == str(subnet_id)]
-    if (rows or children) and not options["force_delete"]:
+def _option_problems(options: Mapping[str, Any]) -> Iterator[Problem]:
+    """What phpIPAM would not keep as it is, of the options beside the addresses."""
+    custom = {f"custom_fields.{name}": text for name, text in (options["custom_fields"] or {}).items()}
+    names = ("section", "description", "managed_by")
+    yield from cut_problems({**{name: options[name] for name in names}, **custom})
+    if len(options["managed_by"] or "") > LENGTHS["owner"]:
+        yield Problem("managed_by", None, f"has {len(options['managed_by'])} characters", "write 128 at most")
+    for group, right in (options["section_permissions"] or {}).items():
+        if not str(group).isdecimal() or str(right) not in ("0", "1", "2", "3"):
+            fix = "write the id of a group (phpIPAM > Administration > Groups) and 1 read, 2 write or 3 administrate"
+            yield Problem(f"section_permissions.{group}", shown(right), "is no right of a group", fix)
+
+
+def _new_section(options: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
+    """Refuse to make a section that is not to be made, or that phpIPAM would not make."""
+    name, fix = options["section"], one_of(options["section"], sections)
+    about = f"section = {shown(name)} is no section of this phpIPAM"
+    if any(name.lower() == other.lower() for other in sections):
+        raise RefusedError(f"{about}, and it takes no two that differ in case only. Fix: {fix}")
+    if not options["create_section"]:
+        raise RefusedError(f"{about}. Fix: {fix}, or create_section.")
+    if len(name) < SHORTEST_NAME:
         raise RefusedError(
-            f"subnet = {options['subnet']} has {len(rows)} addresses and {len(children)} subnets, which would go too. "
+            f"{about}, and it makes none of so short a name. Fix: write {SHORTEST_NAME} letters at least."
+        )
+
+
+def _overlaps(subnets: Sequence[Subnet], network: Network) -> Iterator[Problem]:
+    for other in overlapping(subnets, network):
+        problem = f"overlaps {cidr(other)} ({other.get('description') or 'no description'}) of the section"
+        fix = "declare that one (a mask is never changed), delete it in phpIPAM, or let section be another"
+        yield Problem("subnet", str(network), problem, fix)
+
+
+def _absent(
+    book: Book, subnets: Sequence[Subnet], found: Subnet | None, options: Mapping[str, Any], *, check: bool
+) -> dict[str, Any]:
+    if found is None:
+        return {"changed": False, "subnet_id": None, **_counts(Plan()), "diff": {"before": {}, "after": {}}}
+    going = [found, *below(subnets, int(found["id"]))]
+    rows = [row for each in going for row in book.rows(int(each["id"]))]
+    if (rows or going[1:]) and not options["force_delete"]:
+        raise RefusedError(
+            f"subnet = {options['subnet']} has {len(rows)} addresses and {len(going) - 1} subnets, which would go too. "
             "Nothing was deleted. Fix: delete them first, or set force_delete."
         )
     if not check:
-        book.delete_subnet(subnet_id)
+        book.delete_subnet(int(found["id"]))
     gone = Plan(delete=tuple(rows))
-    before = {options["subnet"]: {"description": found.get("description") or ""}}
+    before = {cidr(each): {"description": each.get("description") or ""} for each in going}
     diff = {"before": {**before, **difference(gone, book.tags if rows else {})["before"]}, "after": {}}
     return {"changed": True, "subnet_id": None, **_counts(gone), "diff": diff}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,12 @@ from .phpipam_plan import (
     row_of,
     told,
 )
+from .phpipam_tree import exactly
 from .problem import Problem, one_of
+
+# What a creation is answered when the thing is there already, because somebody was faster, or because our own first try
+# arrived and its answer did not. 500 is from the database, where phpIPAM does not see it itself.
+_THERE = (409, 500)
 
 
 @dataclass
@@ -46,11 +52,14 @@ class Book:
 
     @property
     def tags(self) -> Mapping[str, int]:
-        """Name -> id of the tags; of a name that several have, the first one."""
+        """Name -> id of the tags. Where several have one name, each has its id in it, as ``Docker/5``."""
         if self._tags is None:
-            self._tags = {}
-            for row in self._client.rows("/addresses/tags/"):
-                self._tags.setdefault(str(row["type"]), int(row["id"]))
+            rows = self._client.rows("/addresses/tags/")
+            having = Counter(str(row["type"]) for row in rows)
+            self._tags = {
+                str(row["type"]) if having[str(row["type"])] == 1 else f"{row['type']}/{row['id']}": int(row["id"])
+                for row in rows
+            }
         return self._tags
 
     # --- sections ---
@@ -59,14 +68,20 @@ class Book:
         """All that the app may see."""
         return self._client.rows("/sections/")
 
-    def section_id(self, name: str) -> int | None:
-        """The id of a section. By the list: a lookup by name takes another case too, and a number for an id."""
-        return next((int(row["id"]) for row in self.sections() if row.get("name") == name), None)
+    def section(self, name: str) -> dict[str, Any] | None:
+        """A section. By the list: a lookup by name takes another case too, and a number for an id."""
+        return next((row for row in self.sections() if row.get("name") == name), None)
 
     def create_section(self, name: str, permissions: Mapping[str, str] | None) -> int:
         """Make a section; without permissions for groups, administrators alone see it."""
         content = {"name": name, **({"permissions": json.dumps(permissions)} if permissions else {})}
-        return int(self._client.change("POST", "/sections/", content)["id"])
+        try:
+            return int(self._client.change("POST", "/sections/", content)["id"])
+        except PhpIpamError as error:
+            there = self.section(name) if error.api_code in _THERE else None
+            if there is None:
+                raise
+            return int(there["id"])
 
     # --- subnets ---
 
@@ -74,19 +89,18 @@ class Book:
         """Those of a section."""
         return self._client.rows(f"/sections/{section_id}/subnets/")
 
-    def subnet(self, section_id: int, network: Network) -> dict[str, Any] | None:
-        """One of a section, by its exact CIDR."""
-        wanted = (str(network.network_address), str(network.prefixlen))
-        found = [row for row in self.subnets(section_id) if (str(row.get("subnet")), str(row.get("mask"))) == wanted]
-        if len(found) > 1:
-            ids = ", ".join(str(row["id"]) for row in found)
-            raise PhpIpamError(f"{network} is in the section several times ({ids}). Fix: delete all but one of them.")
-        return found[0] if found else None
-
     def create_subnet(self, section_id: int, network: Network, fields: Mapping[str, Any]) -> int:
         """Make a subnet."""
         place = {"subnet": str(network.network_address), "mask": str(network.prefixlen), "sectionId": section_id}
-        return int(self._client.change("POST", "/subnets/", {**place, **fields})["id"])
+        try:
+            return int(self._client.change("POST", "/subnets/", {**place, **fields})["id"])
+        except PhpIpamError as error:
+            there = exactly(self.subnets(section_id), network) if error.api_code in _THERE else []
+            if not there:
+                raise
+        if fields:
+            self.update_subnet(int(there[0]["id"]), fields)
+        return int(there[0]["id"])
 
     def update_subnet(self, subnet_id: int, fields: Mapping[str, Any]) -> None:
         """Change fields of a subnet, at least one."""
@@ -94,7 +108,7 @@ class Book:
 
     def delete_subnet(self, subnet_id: int) -> None:
         """Delete a subnet, and with it, without asking, all that is in it."""
-        self._client.change("DELETE", f"/subnets/{subnet_id}/")
+        self._delete(f"/subnets/{subnet_id}/")
 
     # --- addresses ---
 
@@ -138,7 +152,7 @@ class Book:
             PhpIpamError: one was refused; those before it stand in `written`, and another run finishes.
         """
         for row in changes.delete:
-            self._client.change("DELETE", f"/addresses/{row.id}/")
+            self._delete(f"/addresses/{row.id}/")
             written.deleted.append(row.ip)
         for update in changes.update:
             self._update(update, written)
@@ -153,9 +167,8 @@ class Book:
         try:
             self._client.change("POST", "/addresses/", creation(one, subnet_id))
         except PhpIpamError as error:
-            if error.api_code != 409:
+            if error.api_code not in _THERE:
                 raise
-            # somebody was faster, or our own first try arrived and its answer did not
             row = next((row for row in self.rows(subnet_id) if row.ip == one.ip), None)
             if row is None:
                 raise
@@ -163,6 +176,13 @@ class Book:
                 self._update(Update(row, after), written)
         else:
             written.created.append(one.ip)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._client.change("DELETE", path)
+        except PhpIpamError as error:
+            if error.api_code != 404:  # which says that it is gone
+                raise
 
 
 def difference(changes: Plan, tags: Mapping[str, int]) -> dict[str, dict[str, Any]]:

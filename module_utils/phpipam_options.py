@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
@@ -12,6 +12,7 @@ from .http_api import ApiError
 from .phpipam_book import Written
 from .phpipam_client import TIMEOUT, PhpIpamClient, PhpIpamError
 from .phpipam_plan import Network
+from .phpipam_tree import Subnet, exactly
 from .problem import Problem, headline, listing, shown
 
 
@@ -85,6 +86,21 @@ def network_of(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise RefusedError(f"subnet = {shown(text)} is none ({error}). Fix: write one like 192.168.240.0/24.") from None
+
+
+def subnet_of(subnets: Sequence[Subnet], network: Network) -> Subnet | None:
+    """The subnet of a section that is meant; None where there is none.
+
+    Raises:
+        RefusedError: several could be.
+    """
+    found = exactly(subnets, network)
+    if len(found) > 1:
+        ids = ", ".join(str(subnet["id"]) for subnet in found)
+        raise RefusedError(
+            f"subnet = {network} is in the section several times ({ids}). Fix: delete all but one of them."
+        )
+    return found[0] if found else None
 
 
 def refuse(found: Iterable[Problem]) -> None:

@@ -256,6 +256,19 @@ def _place_problems(entry: Mapping[str, Any], network: Network, where: str) -> I
         yield Problem(f"{where}.range", text, "ends before it begins, or is too long", fix)
 
 
+def is_cut(text: object) -> bool:
+    """Whether phpIPAM would take a text for HTML, and keep it without what it takes for a tag."""
+    return re.search(r"<(?!\s)", str(text or "")) is not None
+
+
+def cut_problems(texts: Mapping[str, object]) -> Iterator[Problem]:
+    """The texts, by the path of their option, that phpIPAM would not keep as they are: every run would change them."""
+    for path, text in texts.items():
+        if is_cut(text):
+            fix = "write it without <, or with a blank after it"
+            yield Problem(path, shown(text), "has what phpIPAM takes for HTML, and leaves out", fix)
+
+
 def _is_reserved(address: Address, network: Network) -> bool:
     if network.version == 6 or network.prefixlen >= 31:
         return False
@@ -269,6 +282,9 @@ def _field_problems(
         length = len(str(entry.get(name) or ""))
         if length > most:
             yield Problem(f"{where}.{name}", None, f"has {length} characters", f"write {most} at most")
+    texts = {f"{where}.{name}": entry.get(name) for name in ("hostname", "description", "owner", "note")}
+    custom = {f"{where}.custom_fields.{name}": text for name, text in (entry.get("custom_fields") or {}).items()}
+    yield from cut_problems({**texts, **custom})
     mac = entry.get("mac")
     if mac and not _MAC.fullmatch(str(mac)):
         yield Problem(f"{where}.mac", shown(mac), "is no hardware address", "write one such as 02:42:ac:1d:00:0a")

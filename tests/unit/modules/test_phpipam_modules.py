@@ -328,6 +328,9 @@ def test_every_other_answer_to_a_change_is_an_error_too(
     phpipam.requests.clear()
     monkeypatch.setattr(http_api, "TRIES", 2)
     result = run(name, **options, timeout=1 if answer == "timeout" else 45)
+    if (method, answer) == ("DELETE", "404"):
+        assert result["changed"] is True, "what is not there is deleted"
+        return
     assert result["failed"] is True
     assert said in result["msg"]
     assert url in result["msg"]
@@ -417,7 +420,8 @@ def test_what_was_written_before_a_failure_is_told_and_the_next_run_finishes(php
 
     phpipam.before = third_fails
     result = run("phpipam_subnet", **subnet())
-    assert result["partial"]["created"] == ["192.168.240.1", "192.168.240.10"]
+    wrote = [f"section {SECTION}", f"subnet {NETWORK}", "192.168.240.1", "192.168.240.10"]
+    assert result["partial"]["created"] == wrote
     phpipam.before = lambda _method, _path: None
     finished = run("phpipam_subnet", **subnet())
     assert finished["created"] == ["192.168.240.128", "192.168.240.129", "192.168.240.130"]
