@@ -26,7 +26,9 @@ options:
       - Without it, and without O(username), the environment's E(PHPIPAM_APP_CODE).
     type: str
   username:
-    description: A user to log in as, when the app's security is I(SSL with User token).
+    description:
+      - A user to log in as, when the app's security is I(SSL with User token).
+      - Whoever can log in to phpIPAM has all rights of such an app, so O(app_code) is the safer way.
     type: str
   password:
     description: That user's password.

@@ -53,7 +53,8 @@ def misplaced(created: Iterable[Wanted], children: Sequence[Subnet]) -> Iterator
     """New addresses that would be in the range of a subnet within theirs: phpIPAM takes them, and they are in two."""
     places = [place for child in children if (place := network(child)) is not None]
     for one in created:
-        for place in places:
-            if ipaddress.ip_address(one.ip) in place:
-                fix = f"declare it in {place}, or delete that subnet"
-                yield Problem("addresses", one.ip, f"is in {place}, a subnet within this one", fix)
+        around = [place for place in places if ipaddress.ip_address(one.ip) in place]
+        if around:
+            innermost = max(around, key=lambda place: place.prefixlen)
+            fix = f"declare it in {innermost}, or delete that subnet"
+            yield Problem("addresses", one.ip, f"is in {innermost}, a subnet within this one", fix)

@@ -154,8 +154,9 @@ class PhpIpam:
             waited = self.lock_wait or 0 if refusal.status == 200 else 0
             reply = Reply(refusal.status, message, where, after=waited)
         if "phpipam=" not in headers.get("cookie", ""):
-            self.sessions += 1  # the real cookie is Secure by https; tests often leave https out
-            reply = replace(reply, headers={"Set-Cookie": f"phpipam={self.sessions:026}; path=/", **reply.headers})
+            self.sessions += 1
+            cookie = f"phpipam={self.sessions:026}; path=/; SameSite=Lax;{' Secure;' * self._https(headers)} HttpOnly;"
+            reply = replace(reply, headers={"Set-Cookie": cookie, **reply.headers})
         return reply
 
     def _reply(self, method: str, path: str, query: str, headers: dict[str, str], raw: bytes) -> Reply:
@@ -190,12 +191,15 @@ class PhpIpam:
             raise Refusal(503, "Application disabled")
         if app.security == "crypt":
             raise Refusal(503, "Invalid enc_request")
-        https = not self.plain or (self.trusts_proxy and headers.get("x-forwarded-proto") == "https")
-        if not (self.allows_unsafe if app.security == "none" else https):  # one without security not even by https
+        # one without security not even by https
+        if not (self.allows_unsafe if app.security == "none" else self._https(headers)):
             raise Refusal(503, "SSL connection is required for API")
         if self.bad_logins > MOST_BAD_LOGINS:  # whatever the app, and the code too
             raise Refusal(500, BLOCKED)
         return app
+
+    def _https(self, headers: dict[str, str]) -> bool:
+        return not self.plain or (self.trusts_proxy and headers.get("x-forwarded-proto") == "https")
 
     def _admit(self, app: App, parts: list[str], method: str, headers: dict[str, str]) -> None:
         given = headers.get("token") or headers.get("phpipam-token")

@@ -2,11 +2,14 @@
 
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import http_api
 from ansible.module_utils.phpipam_book import Book, Written
 from ansible.module_utils.phpipam_client import TIMEOUT, PhpIpamClient, PhpIpamError
 from ansible.module_utils.phpipam_plan import Plan, Wanted
@@ -55,20 +58,22 @@ def phpipam(request: pytest.FixtureRequest) -> PhpIpam:
 
 
 @pytest.fixture
-def url(phpipam: PhpIpam) -> Iterator[str]:
-    with serving(phpipam) as address:
+def url(phpipam: PhpIpam, certificate: Path) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(phpipam, context) as address:
         yield address
 
 
 @pytest.fixture
-def run(run_module: RunModule, url: str) -> Run:
+def run(run_module: RunModule, url: str, certificate: Path) -> Run:
     """Run a module on the subnet; what is given goes before."""
 
     def run(name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
         place = {"section": "Cariflex EMS", "subnet": NETWORK}
         return run_module(
             f"phpipam_{name}",
-            {"url": url, "app_id": "cariflexcode", "app_code": CODE, **place, **options},
+            {"url": url, "ca_path": str(certificate), "app_id": "cariflexcode", "app_code": CODE, **place, **options},
             check=check,
             diff=True,
         )
@@ -77,8 +82,8 @@ def run(run_module: RunModule, url: str) -> Run:
 
 
 @pytest.fixture
-def client(url: str) -> PhpIpamClient:
-    return PhpIpamClient(url, "cariflexcode", app_code=CODE)
+def client(url: str, certificate: Path) -> PhpIpamClient:
+    return PhpIpamClient(url, "cariflexcode", app_code=CODE, ca_path=str(certificate))
 
 
 def writes(phpipam: PhpIpam) -> list[tuple[str, str]]:
@@ -191,8 +196,11 @@ def test_an_app_that_only_reads_is_no_reason_to_log_in_again_and_again(
     assert not phpipam.addresses
 
 
-def test_runs_share_the_token_of_their_user_and_nobody_logs_out(phpipam: PhpIpam, run: Run, url: str) -> None:
-    ours, theirs = (PhpIpamClient(url, "cariflex", username=USER, password=PASSWORD) for _ in range(2))
+def test_runs_share_the_token_of_their_user_and_nobody_logs_out(
+    phpipam: PhpIpam, run: Run, url: str, certificate: Path
+) -> None:
+    way = {"username": USER, "password": PASSWORD, "ca_path": str(certificate)}
+    ours, theirs = (PhpIpamClient(url, "cariflex", **way) for _ in range(2))
     assert Book(ours).rows(7) == Book(theirs).rows(7) == []
     assert run("subnet", addresses=ADDRESSES, **LOGIN)["failed"] is False
     for client in (ours, theirs):
@@ -201,6 +209,11 @@ def test_runs_share_the_token_of_their_user_and_nobody_logs_out(phpipam: PhpIpam
     assert ("DELETE", "/api/cariflex/user/") not in phpipam.requests
     assert list(phpipam.tokens) == [USER]
     assert phpipam.next_id["tokens"] == 1, "one for all"
+
+
+def test_whoever_can_log_in_has_the_rights_of_the_app(phpipam: PhpIpam, run: Run) -> None:
+    way = {**LOGIN, "username": "viewer", "password": "viewer-Secret1"}
+    assert run("subnet", addresses=ADDRESSES, **way)["changed"] is True
 
 
 def test_a_log_out_by_somebody_else_in_the_midst_costs_one_login(phpipam: PhpIpam, run: Run) -> None:
@@ -460,9 +473,10 @@ def test_all_that_a_deletion_takes_along_is_counted_and_told(phpipam: PhpIpam, r
 
 def test_an_address_goes_into_the_innermost_subnet(phpipam: PhpIpam, run: Run) -> None:
     nested(phpipam)
-    said = f"is in {CHILD}, a subnet within this one. Fix: declare it in {CHILD}"
-    refused(run("address", ip="192.168.240.210"), said)
-    refused(run("subnet", addresses=[{"range": "192.168.240.126-192.168.240.129"}]), "192.168.240.129", said)
+    said = "is in {0}, a subnet within this one. Fix: declare it in {0}".format
+    refused(run("address", ip="192.168.240.210"), said(CHILD))
+    reaching = run("subnet", addresses=[{"range": "192.168.240.126-192.168.240.129"}])
+    refused(reaching, "2 problems", "192.168.240.129", said("192.168.240.128/26"))
     assert not writes(phpipam)
     assert run("address", ip="192.168.240.6")["changed"] is True
     assert run("address", subnet=CHILD, ip="192.168.240.210")["changed"] is True
@@ -604,16 +618,19 @@ def test_a_lock_that_somebody_holds_is_said_and_stops_only_writing(phpipam: PhpI
     assert run("subnet", addresses=ADDRESSES)["created"] == ["192.168.240.10"]
 
 
-def test_a_lock_held_for_longer_than_a_call_may_take_leaves_nothing_half_done(phpipam: PhpIpam, url: str) -> None:
+def test_a_lock_held_for_longer_than_a_call_may_take_leaves_nothing_half_done(
+    phpipam: PhpIpam, client: PhpIpamClient, url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert TIMEOUT > 30, "phpIPAM's own wait"
-    impatient = PhpIpamClient(url, "cariflexcode", app_code=CODE, timeout=0.05)
-    phpipam.lock_wait = 0.1
-    written = Written()
-    with pytest.raises(PhpIpamError, match="no answer: timed out"):
-        Book(impatient).write(7, Plan(create=(Wanted("192.168.240.5"),)), written)
+    impatient = PhpIpamClient(url, "cariflexcode", app_code=CODE, timeout=0.1, ca_path=str(certificate))
+    plan, written = Plan(create=(Wanted("192.168.240.5", hostname="ours"),)), Written()
+    phpipam.lock_wait = 0.4
+    monkeypatch.setattr(http_api, "TRIES", 2)
+    with pytest.raises(PhpIpamError, match=r"no answer: .*timed out"):
+        Book(impatient).write(7, plan, written)
     assert written.as_dict() == {"created": [], "updated": [], "deleted": []}
-    phpipam.lock_wait, phpipam.lost = None, 3  # each try but the last is done after the client has gone
-    Book(impatient).write(7, Plan(create=(Wanted("192.168.240.5", hostname="ours"),)), written)
+    phpipam.lock_wait, phpipam.lost = None, 1  # the first try is done after the client has gone
+    Book(client).write(7, plan, written)
     assert [row["hostname"] for row in phpipam.addresses.values()] == ["ours"]
 
 
