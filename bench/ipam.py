@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import ssl
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 from ansible.module_utils.phpipam_book import Book, Written  # noqa: E402 - found through the path above
 from ansible.module_utils.phpipam_client import PhpIpamClient  # noqa: E402
 
+from tests.support.certificate import self_signed  # noqa: E402
 from tests.support.phpipam import CODE, PhpIpam, serving  # noqa: E402
 from tests.unit.modules.conftest import load  # noqa: E402
 
@@ -44,7 +44,7 @@ def main() -> None:
     module = load(ROOT / "library/phpipam_subnet.py")
     print(f"{'addresses':>9}  {'first: calls, s':>16}  {'again: calls, s':>16}  {'one by one, again':>17}")
     with tempfile.TemporaryDirectory() as folder:
-        certificate = _certificate(Path(folder))
+        certificate = self_signed(Path(folder))
         for count in options.addresses:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -82,26 +82,6 @@ def _one_by_one(url: str, certificate: Path, count: int, subnet: int) -> tuple[i
 
 def _cell(measured: tuple[int, float]) -> str:
     return f"{measured[0]:7} {measured[1]:8.2f}"
-
-
-def _certificate(folder: Path) -> Path:
-    made = folder / "server.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "1",
-    ]
-    command += ["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(made), "-out", "-"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    made.write_text(made.read_text() + done.stdout)
-    return made
 
 
 if __name__ == "__main__":
