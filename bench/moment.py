@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.panels import _fill
+from bench.panels import fill
 from tests.integration.backup.conftest import Program
 from tests.integration.backup.test_moment import Site, archiving, newest, until
 from tests.integration.grafana.conftest import IMAGES, docker, provisioned
@@ -47,7 +47,7 @@ def main() -> None:
                 connection.autocommit = True
                 connection.execute("ALTER SYSTEM SET summarize_wal = on")
                 connection.execute("SELECT pg_reload_conf()")
-            _fill(site.server, options.millions)
+            fill(site.server, options.millions)
             _plain(site)
             with archiving(site, often=False):
                 _measure(site)

@@ -80,7 +80,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder).chmod(0o755)
             with provisioned(Path(folder), "--volume", "/var/lib/postgresql/data", "--shm-size", "256m") as server:
-                _fill(server, millions)
+                fill(server, millions)
                 again = _measure(server, "FlexMeasures' indexes")
                 _execute(again, EXTRA, "made the extra index")
                 _measure(again, "with the extra index")
@@ -95,7 +95,7 @@ def _execute(server: Server, statement: str, told: str, **values: Any) -> None:
         print(f"{told} in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _fill(server: Server, millions: int) -> None:
+def fill(server: Server, millions: int) -> None:
     with server.connect("postgres") as connection:
         declare(connection)
         connection.commit()

@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files/backup"))
 
-from bench.panels import _fill
+from bench.panels import fill
 from cariflex_backup import archive, loading
 from cariflex_backup.database import Server as Reader
 from cariflex_backup.making import reader
@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with provisioned(Path(folder), "--volume", "/var/lib/postgresql/data", "--shm-size", "256m") as server:
-            _fill(server, options.millions)
+            fill(server, options.millions)
             root = Path(folder, "root")
             root.mkdir()
             _measure(server, root)
