@@ -177,3 +177,11 @@ def test_a_refusal_says_what_to_do_and_a_user_gets_in_too(site: Site) -> None:
     assert PASSWORD not in run.output
     assert len(site.phpipam.subnets) == 2
     assert "phpipam_url is not set" in site.play("playbooks/ipam.yml", phpipam_url="").output
+
+
+def test_a_preview_where_phpipam_is_yet_to_be_deployed_asks_nobody(site: Site) -> None:
+    overrides = {**site.variables["topology_overrides"], "domains": {"phpipam": "ipam.example.org"}}
+    address = {"phpipam_url": "", "phpipam_deployed_url": "http://127.0.0.1:9"}
+    deployed = {"phpipam_deploy": True, "topology_overrides": overrides, **address}
+    run = site.play("playbooks/ipam.yml", "--check", **deployed)
+    assert (run.status, run.count("changed")) == (0, 0), run.output
