@@ -91,6 +91,25 @@ async def test_what_no_longer_comes_is_taken_back(tmp_path: Path) -> None:
         assert ev.machine.storage.power_kw == 22
 
 
+async def test_what_is_due_is_not_taken_back(tmp_path: Path) -> None:
+    """Its device begins it, or has begun; taken for its own will, that would stay after its end."""
+    moved = [0.0]  # how far the CEM's clock is ahead of the device's
+    async with (
+        running_cem(tmp_path, lambda: time.time() + moved[0]) as running,
+        simulated(running.url, "ev_01") as (ev,),
+    ):
+        device = running.cem.devices["ev_01"]
+        await eventually(lambda: device.power_kw == 22)
+        running.event("cap", 50, start=1000, seconds=600)
+        await eventually(lambda: [order.status for order in device.ahead] == ["ACCEPTED", "ACCEPTED"])
+        due, later = device.ahead
+        moved[0] = 1001.0
+        await device.prepare([])
+        await eventually(lambda: later.status == "REVOKED")
+        assert due.id in map(str, ev._waiting)
+        assert device._own_kw == 22
+
+
 async def test_a_cem_that_comes_back_takes_back_what_the_one_before_told_ahead(tmp_path: Path) -> None:
     ev = Manager("ev_01", machine_of("ev_01"), lambda: NIGHT, step_seconds=0.02)
     async with running_cem(tmp_path) as running, at_its_device(running, ev):

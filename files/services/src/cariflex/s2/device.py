@@ -464,7 +464,8 @@ class Device:
         if door is None:
             return
         coming = list(steps) if self._takes_ahead else []
-        for order in list(self.ahead):
+        # what is due is no longer among the steps, and may have begun without our having heard
+        for order in [order for order in self.ahead if order.at > now]:
             same = next((step for step in coming if _is(order, step)), None)
             if same is not None:
                 coming.remove(same)
