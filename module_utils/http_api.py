@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.urls import Request, make_context
 
-from .problem import shown
+from .problem import is_token, shown
 
 TRIES = 4
 # The longest that a server's Retry-After is obeyed.
@@ -72,7 +72,7 @@ class HttpApi:
         calls: how many requests were sent, tries included.
 
     Raises:
-        ApiError: the address cannot be one, or `ca_path` holds no certificates.
+        ApiError: the address or the token cannot be one, or `ca_path` holds no certificates.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class HttpApi:
             raise ApiError(f"url = {shown(url)} is no address: write one such as {example}.")
         if parts.username or parts.password:
             raise ApiError("url holds a user name: write only scheme, host and port; the token is given apart.")
+        check_token("token", token)
         self.server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.calls = 0
         try:  # once: to read the certificate authorities takes longer than most calls
@@ -170,6 +171,16 @@ class HttpApi:
             return Answer(0, Message(), str(error.reason))
         except (OSError, HTTPException) as error:  # the connection broke, or no data came in time
             return Answer(0, Message(), str(error) or type(error).__name__)
+
+
+def check_token(name: str, token: str) -> None:
+    """Refuse what no header can hold: the error of the call itself would tell the secret.
+
+    Raises:
+        ApiError: with the name of the option.
+    """
+    if not is_token(token):
+        raise ApiError(f"{name} has a blank, a line end or another character that no token has: copy it once more.")
 
 
 def unanswered(address: str, answer: Answer, container: str) -> ApiError:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from .phpipam_plan import CODE_LENGTH, Address
-from .problem import Problem, shown
+from .problem import Problem, is_token, shown
 
 GATEWAY = "gateway"
 
@@ -130,6 +130,10 @@ def ipam_problems(values: Mapping[str, Any], domains: Collection[str] = ()) -> I
     if len(code) > CODE_LENGTH:
         fix = "copy it from phpIPAM > Administration > API once more"
         yield Problem("vault_phpipam_app_code", None, f"has more than {CODE_LENGTH} characters", fix)
+    if not is_token(code):
+        problem = "has a blank, a line end or another character that no code has"
+        fix = "copy it from phpIPAM > Administration > API once more, into one line"
+        yield Problem("vault_phpipam_app_code", None, problem, fix)
     if user and not password:
         fix = "write it into vault.yml, or remove phpipam_username"
         yield Problem("vault_phpipam_password", None, f"is not set, and phpipam_username is {shown(user)}", fix)

@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from .http_api import Answer, ApiError, HttpApi, redirected
+from .http_api import Answer, ApiError, HttpApi, check_token, redirected
 from .phpipam_plan import CODE_LENGTH
 
 # phpIPAM waits 30 s for its own lock before it gives up.
@@ -60,6 +60,7 @@ class PhpIpamClient(HttpApi):
         )
         if app_code and len(app_code) > CODE_LENGTH:
             raise PhpIpamError(f"app_code has {len(app_code)} characters: phpIPAM keeps {CODE_LENGTH} at most.")
+        check_token("app_code", app_code or "")
         self._app = f"/api/{urllib.parse.quote(app_id, safe='')}"
         self._token = app_code
         self._user = None if username is None else (username, password or "")

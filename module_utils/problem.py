@@ -42,6 +42,11 @@ def shown(value: object) -> str:
     return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
 
 
+def is_token(text: str) -> bool:
+    """Whether a header of HTTP can hold it."""
+    return re.fullmatch(r"[!-~]*", text) is not None
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` most likely means, or None. Case and leading zeros (ev_1, EV_01) count for nothing."""
     simplified = {_simplified(candidate): candidate for candidate in sorted(known)}

@@ -76,6 +76,12 @@ def test_a_redirect_is_not_followed_by_https_either(secured: Server, certificate
     assert [received.path for received in secured.received] == ["/api/"]
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3 cret", "s3cr€t", "s3cret\x00"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_told(token: str) -> None:
+    with pytest.raises(ApiError, match=r"^token has a blank, a line end or .* copy it once more\.$"):
+        HttpApi(EXAMPLE, token, example=EXAMPLE)
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_ca_path_without_certificates_is_said_before_any_call(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ca.pem"

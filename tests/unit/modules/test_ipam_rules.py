@@ -96,6 +96,7 @@ GOOD = {"phpipam_url": "https://ipam.example.org", "phpipam_app_code": "01234567
         ({"phpipam_url": "https://ipam.example.org/api/"}, "phpipam_url", "is no address of a phpIPAM"),
         ({"phpipam_app_code": ""}, "vault_phpipam_app_code", "is not set"),
         ({"phpipam_app_code": "x" * 33}, "vault_phpipam_app_code", "more than 32 characters"),
+        ({"phpipam_app_code": "0123456789abcdef\n"}, "vault_phpipam_app_code", "a line end"),
         ({"phpipam_username": "ems"}, "vault_phpipam_password", "is not set"),
     ],
 )

@@ -157,6 +157,16 @@ def test_each_wrong_way_in_says_which_option_is_wrong(
     assert (result["http_status"], result["api_code"]) == (status, status)
 
 
+@pytest.mark.parametrize("code", ["s3cret\n", "s3cret blank", "s3cr€t"])
+def test_a_code_that_no_header_can_hold_is_refused_before_any_call_and_not_told(
+    phpipam: PhpIpam, run: Run, code: str
+) -> None:
+    result = run("subnet", app_code=code)
+    refused(result, "app_code has a blank, a line end or another character", "copy it once more")
+    assert (result["api_calls"], phpipam.requests) == (0, [])
+    assert "s3cr" not in result["msg"]
+
+
 def test_a_wrong_base_url_leads_to_the_login_page_and_is_said(run: Run, url: str, phpipam: PhpIpam) -> None:
     result = run("subnet", url=f"{url}/ipam")
     refused(result, f"{url}/ipam/api/cariflexcode/sections/", "302", "let url be the server itself", "/login/")
