@@ -160,7 +160,7 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     if free and not options["hostname"]:
         raise RefusedError("ip = first_free needs a hostname: it says which address is meant the next time.")
     # an address of the subnet stands for the one that is not known yet
-    checked = {**entry, "ip": str(network[1])} if free else entry
+    checked = {**entry, "ip": str(next(iter(network.hosts())))} if free else entry
     refuse(problems([checked], network, tags=None, path="options"))
     section = book.section(options["section"])
     subnets = [] if section is None else book.subnets(int(section["id"]))

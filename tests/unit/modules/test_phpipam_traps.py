@@ -503,6 +503,20 @@ def test_a_subnet_with_others_within_it_gives_no_free_address(phpipam: PhpIpam, 
     assert run("address", ip="first_free", **place)["ip"] == "192.168.240.129"
 
 
+@pytest.mark.parametrize(
+    ("mask", "addresses"), [(32, ["10.9.0.0"]), (31, ["10.9.0.0", "10.9.0.1"]), (30, ["10.9.0.1", "10.9.0.2"])]
+)
+def test_the_smallest_subnets_are_used_up_to_the_last_address(
+    phpipam: PhpIpam, run: Run, mask: int, addresses: list[str]
+) -> None:
+    subnet = f"10.9.0.0/{mask}"
+    run("subnet", subnet=subnet)
+    for ip in addresses:
+        assert run("address", subnet=subnet, ip="first_free", hostname=ip)["ip"] == ip
+    assert run("subnet", subnet=subnet, addresses=[{"ip": ip} for ip in addresses])["changed"] is False
+    refused(run("address", subnet=subnet, ip="first_free", hostname="new"), "No address of the subnet is free")
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_no_free_address_is_said_whatever_the_reason(phpipam: PhpIpam, run: Run, check: bool) -> None:
     full = {"subnet": "10.9.0.0/30", "ip": "first_free", "hostname": "new"}
