@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils import http_api
+from ansible.module_utils.urls import Request
 
 from tests.support.phpipam import CODE, PASSWORD, READ_ONLY_CODE, USER, PhpIpam, Refusal, Reply, serving
 
@@ -37,6 +38,12 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
     return waited
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of the option timeout is a quarter of one."""
+    monkeypatch.setattr(http_api, "Request", lambda **given: Request(**{**given, "timeout": given["timeout"] / 4}))
 
 
 @pytest.fixture(params=["1.8.2", "1.7.4"])
@@ -305,12 +312,12 @@ CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("answer", [*ANSWERS, "404", "timeout"])
 def test_every_other_answer_to_a_change_is_an_error_too(
-    phpipam: PhpIpam, run: Run, url: str, change: str, answer: str, monkeypatch: pytest.MonkeyPatch
+    phpipam: PhpIpam, run: Run, url: str, change: str, answer: str, monkeypatch: pytest.MonkeyPatch, hasty: None
 ) -> None:
     others: dict[str, tuple[Reply | Refusal, str]] = {
         "401": (Refusal(401, "Unauthorized"), "Read / Write"),  # it could read before
         "404": (Refusal(404, "Address does not exist"), "Address does not exist"),
-        "timeout": (Reply(0, None, after=1.5), "timed out"),
+        "timeout": (Reply(0, None, after=0.5), "timed out"),
     }
     reply, said = (ANSWERS | others)[answer]
     name, options, method = CHANGES[change]
@@ -358,10 +365,10 @@ def test_a_404_is_that_there_is_nothing(phpipam: PhpIpam, run: Run, name: str) -
 @pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
 @pytest.mark.parametrize("name", MODULES)
 def test_no_answer_and_no_server_are_said(
-    phpipam: PhpIpam, run: Run, run_module: RunModule, name: str, monkeypatch: pytest.MonkeyPatch
+    phpipam: PhpIpam, run: Run, run_module: RunModule, name: str, monkeypatch: pytest.MonkeyPatch, hasty: None
 ) -> None:
     monkeypatch.setattr(http_api, "TRIES", 2)
-    phpipam.before = lambda _method, _path: Reply(0, None, after=1.5)
+    phpipam.before = lambda _method, _path: Reply(0, None, after=0.5)
     late = run(name, timeout=1, **options_of(name))
     assert (late["failed"], late["http_status"], late["api_calls"]) == (True, 0, 2)
     assert "no answer" in late["msg"]
@@ -441,9 +448,9 @@ def test_an_address_that_somebody_else_made_meanwhile_is_made_right(phpipam: Php
 
 
 @pytest.mark.parametrize("phpipam", ["1.8.2"], indirect=True)
-def test_the_first_free_address_is_never_asked_for_twice(phpipam: PhpIpam, run: Run) -> None:
+def test_the_first_free_address_is_never_asked_for_twice(phpipam: PhpIpam, run: Run, hasty: None) -> None:
     run("phpipam_subnet", **subnet())
-    phpipam.before = lambda method, _path: Reply(0, None, after=3) if method == "POST" else None
+    phpipam.before = lambda method, _path: Reply(0, None, after=0.5) if method == "POST" else None
     phpipam.requests.clear()
     result = run("phpipam_address", timeout=1, **address(ip="first_free"))
     assert (result["failed"], len(writes(phpipam))) == (True, 1)
