@@ -152,6 +152,7 @@ def _fix(method: str, path: str, answer: Answer, code: int | None) -> str:
         400: "check app_id, and that this phpIPAM is 1.7.4 or later",
         401: "check app_code, and that the API app's security is 'SSL with App code token'",
         403: "check app_code: it belongs to another app, or the user's token has expired",
+        404: "run this again: somebody deleted meanwhile what it is about",
         409: "see what is there already",
         415: "let no proxy in between drop the Content-Type",
         500: f"run this again if somebody else was writing, else see phpIPAM's log; {_BLOCKED}",

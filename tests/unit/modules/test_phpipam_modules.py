@@ -252,6 +252,7 @@ ANSWERS: dict[str, tuple[Reply | Refusal, str]] = {
     "401": (Refusal(401, "Unauthorized"), "check app_code"),
     "403": (Refusal(403, "Invalid token"), "belongs to another app"),
     "409": (Refusal(409, "Subnet overlaps with another"), "see what is there"),
+    "415": (Refusal(415, "Invalid Content type "), "let no proxy in between drop the Content-Type"),
     "429": (html(429), "this answer is not its API's"),
     "500": (Refusal(500, "Error: SQLSTATE[42S02]"), "phpIPAM's log"),
     "200 with code 500": (Refusal(200, "Lock wait timeout exceeded", 500), "phpIPAM's log"),
@@ -316,7 +317,7 @@ def test_every_other_answer_to_a_change_is_an_error_too(
 ) -> None:
     others: dict[str, tuple[Reply | Refusal, str]] = {
         "401": (Refusal(401, "Unauthorized"), "Read / Write"),  # it could read before
-        "404": (Refusal(404, "Address does not exist"), "Address does not exist"),
+        "404": (Refusal(404, "Address does not exist"), "run this again: somebody deleted meanwhile"),
         "timeout": (Reply(0, None, after=0.5), "timed out"),
     }
     reply, said = (ANSWERS | others)[answer]

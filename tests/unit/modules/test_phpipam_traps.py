@@ -556,7 +556,7 @@ def test_a_subnet_deleted_meanwhile_is_said_and_made_anew_by_the_next_run(phpipa
 
     phpipam.before = deleted
     result = run("subnet", addresses=ADDRESSES)
-    refused(result, "POST", "Invalid subnet Id")
+    refused(result, "POST", "Invalid subnet Id", "Fix: run this again: somebody deleted meanwhile")
     assert result["api_code"] == 404
     assert run("subnet", addresses=ADDRESSES)["created"] == ["192.168.240.1", "192.168.240.10"]
 
