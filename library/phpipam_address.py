@@ -10,7 +10,8 @@ module: phpipam_address
 short_description: Make one address of phpIPAM as declared, or take the first that is free
 description:
   - For a whole subnet use M(phpipam_subnet), which reads and writes it at once.
-  - A new address in the range of a subnet within O(subnet) is refused, since it would be in two.
+  - A new address in the range of a subnet within O(subnet), or that a subnet around it has, is refused, since it would
+    be in two.
   - With O(ip=first_free) the hostname says which address is meant, so a second run finds the one that the first took.
   - What an option does not say is left as it is; an empty text clears a field.
 author: Cariflex EMS contributors
@@ -122,7 +123,7 @@ api_code:
   type: int
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -138,7 +139,7 @@ from ansible.module_utils.phpipam_options import (
     subnet_of,
 )
 from ansible.module_utils.phpipam_plan import Plan, Row, canonical, conflicts, plan, problems, wanted
-from ansible.module_utils.phpipam_tree import Subnet, below, cidr, misplaced
+from ansible.module_utils.phpipam_tree import Subnet, below, cidr
 from ansible.module_utils.problem import shown
 
 FIRST_FREE = "first_free"
@@ -169,7 +170,7 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
         where = f"section {shown(options['section'])} of this phpIPAM"
         raise RefusedError(f"subnet = {options['subnet']} is not in the {where}. Fix: make it with phpipam_subnet.")
     subnet_id = int(found["id"])
-    rows, children = book.rows(subnet_id), below(subnets, subnet_id)
+    rows = book.rows(subnet_id)
     if free:
         named = [row for row in rows if row.hostname == options["hostname"]]
         if len(named) > 1:
@@ -182,11 +183,11 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
         return _absent(book, subnet_id, [row for row in rows if row.ip == entry["ip"]], written, check=check)
     refuse(problems([checked], network, tags=book.tags, path="options"))
     if free and not entry["ip"]:
-        return _take(book, subnet_id, children, entry, written, check=check)
+        return _take(book, subnets, subnet_id, entry, written, check=check)
     desired = wanted([entry], book.tags)
     refuse(conflicts(rows, desired))
     changes = plan(rows, desired)
-    refuse(misplaced(changes.create, children))
+    refuse(book.doubled(changes.create, subnets, subnet_id))
     if not check:
         book.write(subnet_id, changes, written)
     return {"changed": changes.changed, "ip": desired[0].ip, "diff": difference(changes, book.tags)}
@@ -194,16 +195,16 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
 
 def _take(
     book: Book,
+    subnets: Sequence[Subnet],
     subnet_id: int,
-    children: list[Subnet],
     entry: Mapping[str, Any],
     written: Written,
     *,
     check: bool,
 ) -> dict[str, Any]:
     """Take the first address that is free."""
-    if children:
-        names = ", ".join(cidr(child) for child in children)
+    names = ", ".join(cidr(child) for child in below(subnets, subnet_id))
+    if names:
         raise RefusedError(
             f"ip = first_free: phpIPAM gives none of a subnet that has others within it ({names}). "
             "Fix: let subnet be one of them."
@@ -213,6 +214,7 @@ def _take(
     if ip is None:
         raise full
     (one,) = wanted([{**entry, "ip": ip}], book.tags)
+    refuse(book.doubled([one], subnets, subnet_id))
     if not check:
         try:
             ip = book.first_free(subnet_id, one)  # somebody may have taken the one we saw

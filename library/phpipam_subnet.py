@@ -15,7 +15,8 @@ description:
   - Works with phpIPAM 1.7.4 and 1.8.2. An answer is judged by its body.
   - The mask of a subnet is never changed, since phpIPAM moves the subnet then. A subnet that overlaps others of its
     section is refused, in check mode too.
-  - A new address in the range of a subnet within O(subnet) is refused, since it would be in two.
+  - A new address in the range of a subnet within O(subnet), or that a subnet around it has, is refused, since it would
+    be in two.
 author: Cariflex EMS contributors
 extends_documentation_fragment: phpipam
 options:
@@ -219,7 +220,7 @@ from ansible.module_utils.phpipam_plan import (
     problems,
     wanted,
 )
-from ansible.module_utils.phpipam_tree import Subnet, below, cidr, misplaced, overlapping
+from ansible.module_utils.phpipam_tree import Subnet, below, cidr, overlapping
 from ansible.module_utils.problem import Problem, one_of, shown
 
 SHORTEST_NAME = 3  # of a section
@@ -285,7 +286,7 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     chosen = {**rules, "purge": options["purge"]}
     refuse(conflicts(rows, desired, **chosen))
     changes = plan(rows, desired, **chosen)
-    refuse(misplaced(changes.create, [] if subnet_id is None else below(subnets, subnet_id)))
+    refuse(book.doubled(changes.create, subnets, subnet_id))
     new_fields = {name for one in changes.create for name in one.custom} | {
         name for update in changes.update for name in update.after.custom if name not in update.row.custom
     }

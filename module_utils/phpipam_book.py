@@ -22,7 +22,7 @@ from .phpipam_plan import (
     row_of,
     told,
 )
-from .phpipam_tree import exactly
+from .phpipam_tree import Subnet, above, below, cidr, exactly, misplaced
 from .problem import Problem, one_of
 
 # What a creation is answered when the thing is there already, because somebody was faster, or because our own first try
@@ -115,6 +115,17 @@ class Book:
     def rows(self, subnet_id: int) -> list[Row]:
         """The addresses of a subnet."""
         return [row_of(row) for row in self._client.rows(f"/subnets/{subnet_id}/addresses/")]
+
+    def doubled(self, created: Sequence[Wanted], subnets: Sequence[Subnet], subnet_id: int | None) -> list[Problem]:
+        """New addresses of a subnet of the section that would be in two: phpIPAM takes them all the same."""
+        if subnet_id is None or not created:
+            return []
+        found = list(misplaced(created, below(subnets, subnet_id)))
+        for around in above(subnets, subnet_id):
+            taken = {row.ip for row in self.rows(int(around["id"]))}
+            problem = f"is in {cidr(around)} already, a subnet around this one"
+            found += [Problem("addresses", one.ip, problem, "delete that row") for one in created if one.ip in taken]
+        return found
 
     def unknown_fields(self, names: Sequence[str], controller: str) -> list[Problem]:
         """Which custom fields this phpIPAM does not have."""

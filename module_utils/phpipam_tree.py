@@ -36,6 +36,13 @@ def below(subnets: Sequence[Subnet], subnet_id: int) -> list[Subnet]:
     return [*children, *(each for child in children for each in below(subnets, int(child["id"])))]
 
 
+def above(subnets: Sequence[Subnet], subnet_id: int) -> list[Subnet]:
+    """The subnets that a subnet is within, from the inside to the outside."""
+    by_id = {str(subnet["id"]): subnet for subnet in subnets}
+    around = by_id.get(str(by_id[str(subnet_id)].get("masterSubnetId")))
+    return [] if around is None else [around, *above(subnets, int(around["id"]))]
+
+
 def overlapping(subnets: Iterable[Subnet], wanted: Network) -> list[Subnet]:
     """The subnets for which phpIPAM refuses a new one, in a section that is strict. Another VRF is another network."""
     return [

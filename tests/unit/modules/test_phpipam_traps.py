@@ -495,6 +495,21 @@ def test_an_address_goes_into_the_innermost_subnet(phpipam: PhpIpam, run: Run) -
     assert run("address", ip="192.168.240.220", state="absent")["changed"] is True
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_an_address_that_a_subnet_around_has_is_not_made_a_second_time(phpipam: PhpIpam, run: Run, check: bool) -> None:
+    nested(phpipam)
+    for ip, subnet_id in (("192.168.240.129", 7), ("192.168.240.131", 8)):
+        phpipam._create_address({"ip": ip, "subnetId": subnet_id})
+    inner = {"subnet": "192.168.240.128/26", "check": check}
+    said = "192.168.240.129: is in 192.168.240.0/24 already, a subnet around this one. Fix: delete that row"
+    refused(run("address", ip="192.168.240.129", **inner), said)
+    refused(run("address", ip="first_free", hostname="new", **inner), said)
+    several = run("subnet", addresses=[{"range": "192.168.240.129-192.168.240.132"}], **inner)
+    refused(several, "2 problems", said, "192.168.240.131: is in 192.168.240.128/25 already")
+    assert not writes(phpipam)
+    assert run("address", ip="192.168.240.130", hostname="of its own", **inner)["changed"] is True
+
+
 def test_a_subnet_with_others_within_it_gives_no_free_address(phpipam: PhpIpam, run: Run) -> None:
     nested(phpipam)
     said = f"has others within it ({CHILD}, 192.168.240.128/26). Fix: let subnet be one of them."
