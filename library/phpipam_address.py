@@ -187,7 +187,7 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     desired = wanted([entry], book.tags)
     refuse(conflicts(rows, desired))
     changes = plan(rows, desired)
-    refuse(book.doubled(changes.create, subnets, subnet_id))
+    refuse(book.problems(changes, subnets, subnet_id))
     if not check:
         book.write(subnet_id, changes, written)
     return {"changed": changes.changed, "ip": desired[0].ip, "diff": difference(changes, book.tags)}
@@ -214,7 +214,7 @@ def _take(
     if ip is None:
         raise full
     (one,) = wanted([{**entry, "ip": ip}], book.tags)
-    refuse(book.doubled([one], subnets, subnet_id))
+    refuse(book.problems(Plan(create=(one,)), subnets, subnet_id))
     if not check:
         try:
             ip = book.first_free(subnet_id, one)  # somebody may have taken the one we saw

@@ -210,7 +210,9 @@ from ansible.module_utils.phpipam_options import (
     subnet_of,
 )
 from ansible.module_utils.phpipam_plan import (
+    CUSTOM,
     LENGTHS,
+    SECTION_LENGTH,
     Network,
     Plan,
     conflicts,
@@ -286,12 +288,8 @@ def run(client: PhpIpamClient, options: Mapping[str, Any], *, check: bool, writt
     chosen = {**rules, "purge": options["purge"]}
     refuse(conflicts(rows, desired, **chosen))
     changes = plan(rows, desired, **chosen)
-    refuse(book.doubled(changes.create, subnets, subnet_id))
-    new_fields = {name for one in changes.create for name in one.custom} | {
-        name for update in changes.update for name in update.after.custom if name not in update.row.custom
-    }
-    refuse(book.unknown_fields(sorted(new_fields), "addresses"))
-    refuse(book.unknown_fields(sorted(name for name in fields if name.startswith("custom_")), "subnets"))
+    custom = {name: str(value or "") for name, value in fields.items() if name.startswith(CUSTOM)}
+    refuse([*book.problems(changes, subnets, subnet_id), *book.field_problems(custom, "subnets")])
     if not check:
         if section_id is None:
             rights = {str(group): str(right) for group, right in (options["section_permissions"] or {}).items()}
@@ -317,8 +315,9 @@ def _option_problems(options: Mapping[str, Any]) -> Iterator[Problem]:
     custom = {f"custom_fields.{name}": text for name, text in (options["custom_fields"] or {}).items()}
     names = ("section", "description", "managed_by")
     yield from cut_problems({**{name: options[name] for name in names}, **custom})
-    if len(options["managed_by"] or "") > LENGTHS["owner"]:
-        yield Problem("managed_by", None, f"has {len(options['managed_by'])} characters", "write 128 at most")
+    for name, most in {"section": SECTION_LENGTH, "managed_by": LENGTHS["owner"]}.items():
+        if len(options[name] or "") > most:
+            yield Problem(name, None, f"has {len(options[name])} characters", f"write {most} at most")
     for group, right in (options["section_permissions"] or {}).items():
         if not str(group).isdecimal() or str(right) not in ("0", "1", "2", "3"):
             fix = "write the id of a group (phpIPAM > Administration > Groups) and 1 read, 2 write or 3 administrate"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from .phpipam_plan import (
     Update,
     Wanted,
     creation,
+    custom_texts,
     merged,
     patch,
     row_of,
@@ -116,34 +118,38 @@ class Book:
         """The addresses of a subnet."""
         return [row_of(row) for row in self._client.rows(f"/subnets/{subnet_id}/addresses/")]
 
-    def doubled(self, created: Sequence[Wanted], subnets: Sequence[Subnet], subnet_id: int | None) -> list[Problem]:
-        """New addresses of a subnet of the section that would be in two: phpIPAM takes them all the same."""
-        if subnet_id is None or not created:
-            return []
-        found = list(misplaced(created, below(subnets, subnet_id)))
-        for around in above(subnets, subnet_id):
-            taken = {row.ip for row in self.rows(int(around["id"]))}
-            problem = f"is in {cidr(around)} already, a subnet around this one"
-            found += [Problem("addresses", one.ip, problem, "delete that row") for one in created if one.ip in taken]
-        return found
+    def problems(self, changes: Plan, subnets: Sequence[Subnet], subnet_id: int | None) -> list[Problem]:
+        """What speaks against changes in a subnet of the section; None: one that is still to be made."""
+        return [
+            *([] if subnet_id is None else self._doubled(changes.create, subnets, subnet_id)),
+            *self.field_problems(custom_texts(changes), "addresses"),
+        ]
 
-    def unknown_fields(self, names: Sequence[str], controller: str) -> list[Problem]:
-        """Which custom fields this phpIPAM does not have."""
-        if not names:
+    def _doubled(self, created: Sequence[Wanted], subnets: Sequence[Subnet], subnet_id: int) -> Iterator[Problem]:
+        """New addresses that would be in two subnets: phpIPAM takes them all the same."""
+        yield from misplaced(created, below(subnets, subnet_id))
+        for around in above(subnets, subnet_id) if created else ():
+            taken = {row.ip for row in self.rows(int(around["id"]))}
+            for one in created:
+                if one.ip in taken:
+                    problem = f"is in {cidr(around)} already, a subnet around this one"
+                    yield Problem("addresses", one.ip, problem, "delete that row")
+
+    def field_problems(self, texts: Mapping[str, str], controller: str) -> list[Problem]:
+        """Which custom fields this phpIPAM does not have, and which are too short for their longest text."""
+        if not texts:
             return []
         found = self._client.ask(f"/{controller}/custom_fields/")
-        known = list(found) if isinstance(found, dict) else []
+        known = found if isinstance(found, dict) else {}
         short = [name.removeprefix(CUSTOM) for name in known]
-        return [
-            Problem(
-                f"custom_fields.{name.removeprefix(CUSTOM)}",
-                None,
-                f"is no custom field of {controller}",
-                one_of(name, short),
-            )
-            for name in names
-            if name not in known
-        ]
+        problems = []
+        for name, text in sorted(texts.items()):
+            path = f"custom_fields.{name.removeprefix(CUSTOM)}"
+            if name not in known:
+                problems.append(Problem(path, None, f"is no custom field of {controller}", one_of(name, short)))
+            elif (most := _most(known[name])) is not None and len(text) > most:
+                problems.append(Problem(path, None, f"has {len(text)} characters", f"write {most} at most"))
+        return problems
 
     def first_free(self, subnet_id: int, one: Wanted) -> str:
         """Make an address at the first that is free; returns it. Never tried twice: it would take two."""
@@ -194,6 +200,13 @@ class Book:
         except PhpIpamError as error:
             if error.api_code != 404:  # which says that it is gone
                 raise
+
+
+def _most(field_: Any) -> int | None:
+    """How many characters a custom field takes; None where its type does not say."""
+    kind = str(field_.get("type")) if isinstance(field_, dict) else ""
+    told_ = re.fullmatch(r"(?:var)?char\((\d+)\)", kind)
+    return None if told_ is None else int(told_[1])
 
 
 def difference(changes: Plan, tags: Mapping[str, int]) -> dict[str, dict[str, Any]]:

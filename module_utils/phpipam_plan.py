@@ -26,6 +26,7 @@ USED = 2  # phpIPAM's tag for an address of which nothing else is said
 MOST_OF_A_RANGE = 4096
 # What phpIPAM's columns take; longer texts are an error of its database.
 LENGTHS = {"description": 64, "hostname": 255, "owner": 128}
+SECTION_LENGTH = 128
 # The longest app code that it keeps.
 CODE_LENGTH = 32
 _MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
@@ -441,6 +442,19 @@ class _Index:
 
 def _is_purged(row: Row, purge: Purge, managed_by: str | None) -> bool:
     return purge == "all" or (purge == "managed" and bool(managed_by) and row.owner == managed_by)
+
+
+def custom_texts(changes: Plan) -> dict[str, str]:
+    """Custom field -> the longest text that the changes give it."""
+    found: dict[str, str] = {}
+    given = [
+        *(one.custom for one in changes.create),
+        *(dict(update.after.custom.items() - update.row.custom.items()) for update in changes.update),
+    ]
+    for custom in given:
+        for name, text in custom.items():
+            found[name] = max(found.get(name, ""), text, key=len)
+    return found
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ ADDRESS_KEYS = {
     *("ip", "ip_addr", "subnetId", "hostname", "description", "mac", "owner", "note", "tag", "is_gateway", "id"),
     *("excludePing", "PTRignore", "deviceId", "port", "location"),
 }
+LENGTHS = {"description": 64, "hostname": 255, "owner": 128, "port": 32}
+SECTION_LENGTH = 128
+CUSTOM_LENGTH = 64
 TAGS = ("Offline", "Used", "Reserved", "DHCP")
 _ROW = {
     "deviceId": None,
@@ -349,6 +352,7 @@ class PhpIpam:
                 raise Refusal(400, "Name is mandatory or too short (mininum 3 characters)")
             if any(row["name"].lower() == content["name"].lower() for row in self.sections.values()):
                 raise Refusal(500, f"Error: SQLSTATE[23000]: 1062 Duplicate entry '{content['name']}'")
+            _fits(content, {"name": SECTION_LENGTH})
             id_ = self._id("sections")
             self.sections[id_] = {"id": id_, "description": None, "permissions": None, "strictMode": "1", **content}
             return _created("Section created", id_)
@@ -438,6 +442,7 @@ class PhpIpam:
                 if same and not row["masterSubnetId"] and network.overlaps(other):
                     about = f"{other} ({row['description']}) in section {self.sections[int(section)]['name']}"
                     raise Refusal(409, f"Subnet {network} overlaps with {about}")
+        _fits(content, dict.fromkeys(self.custom_fields["subnets"], CUSTOM_LENGTH))
         id_ = self._id("subnets")
         fields = dict.fromkeys(self.custom_fields["subnets"])
         rights = {"permissions": self.sections[int(section)].get("permissions")}
@@ -457,6 +462,7 @@ class PhpIpam:
             raise Refusal(400, "Subnet cannot be changed")
         if content.get("vlanId") is not None and int(content["vlanId"]) not in self.vlans:  # 0 is none either
             raise Refusal(404, "Vlan does not exist")
+        _fits(content, dict.fromkeys(self.custom_fields["subnets"], CUSTOM_LENGTH))
         subnet.update({name: None if value in ("", None, False) else value for name, value in content.items()})
         return _ok(message="Subnet updated")
 
@@ -593,9 +599,7 @@ class PhpIpam:
         for name in ("is_gateway", "excludePing"):
             if content.get(name, 0) in (None, "") or content.get(name, 0) is False:
                 raise Refusal(500, f"Error: SQLSTATE[23000]: 1048 Column '{name}' cannot be null")
-        for name, most in {"description": 64, "hostname": 255, "owner": 128}.items():
-            if len(content.get(name) or "") > most:
-                raise Refusal(500, f"Error: SQLSTATE[22001]: 1406 Data too long for column '{name}' at row 1")
+        _fits(content, LENGTHS | dict.fromkeys(self.custom_fields["addresses"], CUSTOM_LENGTH))
 
     def _set(self, row: dict[str, Any], content: dict[str, Any]) -> None:
         if int(content.get("is_gateway") or 0):
@@ -635,7 +639,9 @@ class PhpIpam:
         return _ok(data={"id": int(rest[0]), "type": self.tags[int(rest[0])], "showtag": 1})
 
     def _fields(self, controller: str) -> Any:
-        return _ok(data={name: {"name": name, "type": "varchar(64)"} for name in self.custom_fields[controller]})
+        return _ok(
+            data={name: {"name": name, "type": f"varchar({CUSTOM_LENGTH})"} for name in self.custom_fields[controller]}
+        )
 
     # --- state ---
 
@@ -686,6 +692,12 @@ def _filtered(found: list[dict[str, Any]], query: str, message: str) -> list[dic
         raise Refusal(400, "Invalid filter_by")
     value = unquote(given.get("filter_value", ""))
     return _some([row for row in found if str(row.get(given["filter_by"])) == value], "No results (filter applied)")
+
+
+def _fits(content: dict[str, Any], lengths: dict[str, int]) -> None:
+    for name, most in lengths.items():
+        if len(str(content.get(name) or "")) > most:
+            raise Refusal(500, f"Error: SQLSTATE[22001]: 1406 Data too long for column '{name}' at row 1")
 
 
 def _canonical(text: str) -> str:

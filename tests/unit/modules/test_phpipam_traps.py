@@ -389,6 +389,12 @@ def test_every_notation_of_an_ipv6_address_is_the_same(phpipam: PhpIpam, run: Ru
         ),
         ({"section": "<New>", "create_section": True}, "section"),
         ({"section": "Ab", "create_section": True}, "section"),
+        ({"section": "x" * 129, "create_section": True}, "section: has 129 characters"),
+        ({"custom_fields": {"cariflex_env": "x" * 65}}, "custom_fields.cariflex_env: has 65 characters"),
+        (
+            {"addresses": [{"ip": "192.168.240.5", "custom_fields": {"cariflex_role": "x" * 65}}]},
+            "custom_fields.cariflex_role: has 65 characters",
+        ),
         ({"section_permissions": {"3": "4"}}, "section_permissions.3"),
         ({"section_permissions": {"Guests": "1"}}, "section_permissions.Guests"),
     ],
@@ -398,6 +404,27 @@ def test_what_phpipam_would_keep_otherwise_is_refused_before(
 ) -> None:
     refused(run("subnet", check=True, **options), path, "Fix:")
     assert not writes(phpipam)
+
+
+@pytest.mark.parametrize("ip", ["192.168.240.5", "192.168.240.6", "first_free"])
+def test_a_custom_field_takes_what_its_type_says(phpipam: PhpIpam, run: Run, ip: str) -> None:
+    phpipam._create_address({"ip": "192.168.240.6", "subnetId": 7, "custom_cariflex_role": "vtn"})
+    place = {"ip": ip, "hostname": "one"}
+    refused(run("address", custom_fields={"cariflex_role": "x" * 65}, **place), "has 65 characters. Fix: write 64 at")
+    refused(run("address", custom_fields={"cariflex_rol": "x"}, **place), "is no custom field of addresses", "did you")
+    assert not writes(phpipam)
+    assert run("address", custom_fields={"cariflex_role": "x" * 64}, **place)["changed"] is True
+    assert run("address", custom_fields={"cariflex_role": "x" * 64}, **place)["changed"] is False
+    assert run("address", custom_fields={"cariflex_role": ""}, **place)["changed"] is True
+
+
+@pytest.mark.parametrize("kind", ["text", "date", "int(11)", None])
+def test_a_custom_field_of_another_type_is_left_to_phpipam(phpipam: PhpIpam, run: Run, kind: str | None) -> None:
+    fields = {"custom_cariflex_role": {"name": "custom_cariflex_role", "type": kind} if kind else None}
+    phpipam.before = lambda _method, path: (
+        Reply(200, {"code": 200, "success": True, "data": fields}) if path.endswith("/custom_fields/") else None
+    )
+    assert run("address", ip="192.168.240.5", custom_fields={"cariflex_role": "x" * 64})["changed"] is True
 
 
 def test_a_less_than_sign_that_is_no_tag_is_kept(phpipam: PhpIpam, run: Run) -> None:
