@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 CODE = "rwCode-0123456789abcdefghijABCDE"
 READ_ONLY_CODE = "roCode-0123456789abcdefghijABCDE"
+ADMIN_CODE = "rwaCode-0123456789abcdefghijABCD"
 OFF_CODE = "offCode-0123456789abcdefghijABCD"
 NEST_CODE = "nestCode-0123456789abcdefghijABC"
 USER, PASSWORD = "ansible", "ansible-Secret1"
@@ -28,6 +29,23 @@ USERS = {USER: PASSWORD, "viewer": "viewer-Secret1"}
 TOKEN = "5W0QMWi3iZuNhQOvSVfzTM7x"
 MOST_BAD_LOGINS = 10
 BLOCKED = "Your IP has been blocked for 5 minutes because of excessive login failures"
+
+
+# What a new phpIPAM has of what our modules have no use for.
+L2DOMAINS = [{"id": 1, "name": "default", "description": "default L2 domain", "sections": None}]
+TOOLS = {
+    "device_types": [{"tid": id_, "tname": name, "tdescription": name} for id_, name in ((1, "Switch"), (2, "Router"))],
+    "nameservers": [
+        {
+            "id": 1,
+            "name": "Google NS",
+            "namesrv1": "8.8.8.8;8.8.4.4",
+            "description": "Google public nameservers",
+            "permissions": "1;2",
+            "editDate": None,
+        }
+    ],
+}
 
 
 class App(NamedTuple):
@@ -41,6 +59,7 @@ class App(NamedTuple):
 
 APPS = {
     "cariflexcode": App(CODE),
+    "cariflexrwa": App(ADMIN_CODE, "rwa"),
     "cariflexnest": App(NEST_CODE, nested=True),
     "cariflexro": App(READ_ONLY_CODE, "r"),
     "cariflexoff": App(OFF_CODE, "off"),
@@ -169,6 +188,7 @@ class PhpIpam:
         app = self._app(name, headers)
         if parts[:1] != ["user"] or method != "POST":
             self._admit(app, parts, method, headers)
+        asked, method = method, "GET" if method == "HEAD" else method
         changes = method in ("POST", "PATCH", "PUT", "DELETE") and parts[:1] != ["user"]
         content = self._content(method, headers, raw)
         if changes and self.lock_wait is not None:
@@ -179,9 +199,15 @@ class PhpIpam:
             return Reply(0, None)
         if isinstance(told, Reply):
             return told
+        if asked == "HEAD":
+            return Reply(told["code"], None)
         if "data" in told and (self.stringify or headers.get("api-stringify-results")):
             told["data"] = _as_texts(told["data"])
-        return Reply(told["code"], {**told, "time": 0.001})
+        where = {}
+        if told["code"] == 201:
+            kind = {"vlan": "vlans", "tools": "tools/ipTags"}.get(parts[0], parts[0])
+            where = {"Location": f"/api/{name}/{kind}/{told['id']}/"}
+        return Reply(told["code"], {**told, "time": 0.001}, where)
 
     def _app(self, name: str, headers: dict[str, str]) -> App:
         """The app, when it is on, and is asked in the way that it wants."""
@@ -238,6 +264,9 @@ class PhpIpam:
         *,
         nested: bool,
     ) -> Any:
+        if method == "OPTIONS":
+            rel = {"rel": "options", "method": "OPTIONS"}
+            return _ok(data={"methods": [{"methods": [rel]}]} if parts else {"permissions": "Write"})
         if not parts:
             raise Refusal(400, "Request is not valid")
         controller, *rest = parts
@@ -258,6 +287,7 @@ class PhpIpam:
                 raise Refusal(409, "Authentication not needed")
             if method == "DELETE":  # ends the session of everybody who logged in as this user
                 del self.tokens[of[0]]
+                return _ok(data=["Token removed"])
             return _ok(data={"expires": "2027-01-01 00:00:00"})
         if scheme != "Basic":
             raise Refusal(400, "Please provide username and password")
@@ -330,7 +360,7 @@ class PhpIpam:
         if rest[:1] == ["devices"]:
             return _ok(data=_some(list(self.devices.values()), "No objects found"))
         if rest[:1] != ["tags"]:
-            raise Refusal(404, "No objects found")
+            return _ok(data=_some(TOOLS.get("".join(rest), []), "No objects found"))
         if method == "POST":  # also of a name that another has
             id_ = max(self.tags) + 1
             self.tags[id_] = content["type"]
@@ -340,6 +370,24 @@ class PhpIpam:
         if int(rest[1]) not in self.tags:
             raise Refusal(400, "Invalid identifier")
         return _ok(message="ipTags object updated")
+
+    def _l2domains_(self, *_: Any) -> Any:
+        return _ok(data=L2DOMAINS)
+
+    def _vrf_(self, *_: Any) -> Any:
+        raise Refusal(404, "No vrfs configured")
+
+    def _search_(self, _method: str, rest: list[str], _content: dict[str, Any], _query: str, nested: bool) -> Any:
+        """Whatever has an address, with decimal ones."""
+        ip = _canonical(rest[0])
+        subnets = [
+            {**row, "subnet": _decimal(row["subnet"])}
+            for row in self.subnets.values()
+            if ipaddress.ip_address(ip) in _network(row)
+        ]
+        rows = [row for row in self.addresses.values() if row["ip"] == ip]
+        addresses = [{**self._shown(row, nested), "ip": _decimal(ip)} for row in rows]
+        return _ok(data={"subnets": {"code": 200, "data": subnets}, "addresses": {"code": 200, "data": addresses}})
 
     def _sections_(self, method: str, rest: list[str], content: dict[str, Any], query: str, nested: bool) -> Any:
         if method == "GET" and not rest:
@@ -390,6 +438,10 @@ class PhpIpam:
             found = [row for row in self.subnets.values() if [row["subnet"], row["mask"]] == place]
             found = [{**row, "ip": row["subnet"]} for row in found] if query else found
             return _ok(data=_filtered(found, query, "No subnets found"))
+        if rest[:1] == ["overlapping"]:
+            wanted = ipaddress.ip_network("/".join(rest[1:]))
+            found = [row for row in self.subnets.values() if _network(row).overlaps(wanted)]
+            return _ok(data=_some(found, "No subnets found"))
         if method == "POST":
             return self._create_subnet(content)
         if not rest:
@@ -410,6 +462,9 @@ class PhpIpam:
             wide = ipaddress.ip_network(f"{subnet['subnet']}/{content['mask']}", strict=False)
             subnet.update(subnet=str(wide.network_address), mask=str(content["mask"]))
             return _ok(message="Subnet resized")
+        if rest[1:] == ["usage"]:
+            used, most = len(self._within(subnet["id"])) + 2, _network(subnet).num_addresses  # with its two ends
+            return _ok(data={"used": str(used), "freehosts": str(most - used), "maxhosts": str(most)})
         if rest[1:] == ["truncate"] and method == "DELETE":
             self.addresses = {id_: row for id_, row in self.addresses.items() if row["subnetId"] != subnet["id"]}
             return _ok(message="Subnet truncated")
@@ -437,7 +492,7 @@ class PhpIpam:
             raise Refusal(400, f"Section id ({section}) does not exist")
         if not int(content.get("masterSubnetId") or 0) and self.sections[int(section)].get("strictMode") == "1":
             for row in self.subnets.values():
-                other = ipaddress.ip_network(f"{row['subnet']}/{row['mask']}")
+                other = _network(row)
                 same = row["sectionId"] == int(section) and other.version == network.version
                 if same and not row["masterSubnetId"] and network.overlaps(other):
                     about = f"{other} ({row['description']}) in section {self.sections[int(section)]['name']}"
@@ -545,7 +600,7 @@ class PhpIpam:
         if int(content["subnetId"]) not in self.subnets:
             raise Refusal(404, "Invalid subnet Id")
         subnet = self.subnets[int(content["subnetId"])]
-        network = ipaddress.ip_network(f"{subnet['subnet']}/{subnet['mask']}")
+        network = _network(subnet)
         text = str(content.get("ip") or content.get("ip_addr") or "0.0.0.0")  # noqa: S104 - as phpIPAM says
         try:
             ip = ipaddress.ip_address(text)
@@ -619,8 +674,7 @@ class PhpIpam:
         if int(subnet["isFull"] or 0):
             raise Refusal(404, "No free addresses found (subnet is full)")
         taken = {row["ip"] for row in self._within(subnet["id"])}
-        network = ipaddress.ip_network(f"{subnet['subnet']}/{subnet['mask']}")
-        free = next((str(ip) for ip in network.hosts() if str(ip) not in taken), None)
+        free = next((str(ip) for ip in _network(subnet).hosts() if str(ip) not in taken), None)
         if free is None:
             raise Refusal(404, "No free addresses found")
         return free
@@ -698,6 +752,10 @@ def _fits(content: dict[str, Any], lengths: dict[str, int]) -> None:
     for name, most in lengths.items():
         if len(str(content.get(name) or "")) > most:
             raise Refusal(500, f"Error: SQLSTATE[22001]: 1406 Data too long for column '{name}' at row 1")
+
+
+def _network(row: dict[str, Any]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(f"{row['subnet']}/{row['mask']}")
 
 
 def _canonical(text: str) -> str:

@@ -1,7 +1,8 @@
 """The phpIPAM that our tests run against answers as the real ones did, in both versions, oddities included.
 
 The recordings are our own, of phpIPAM 1.8.2 and 1.7.4 (PHP 8.2, MariaDB 10.11); of answers they keep what is compared,
-of lists the first rows. `given` is what had been set or done there before.
+of lists the first rows. `given` is what had been set or done there before. What was sent encrypted, to an app of the
+security crypt, is not in them: nothing of ours does that.
 """
 
 import http.client
@@ -22,10 +23,11 @@ HERE = Path(__file__).parent
 RECORDINGS: dict[str, dict[str, list[dict[str, Any]]]] = {
     version: json.loads((HERE / f"{version}.json").read_text()) for version in ("1.8.2", "1.7.4")
 }
+DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 # What is asked of one phpIPAM, one after the other, and what it had in its section by then.
 RUNS: dict[tuple[str, ...], dict[str, Any]] = {
     ("auth",): {},
-    ("https",): {},
+    ("https",): {"tokens": {"ansible": "eyx9wLfq-MFWVBoEhAEzRCc5"}},
     ("sections",): {},
     ("subnets",): {"sections": {3: {}}},
     ("addresses", "others"): {},
@@ -33,25 +35,6 @@ RUNS: dict[tuple[str, ...], dict[str, Any]] = {
     ("tags",): {"sections": {3: {}}, "subnets": {7: "192.168.240.0/24", 8: "172.29.0.0/16", 9: "10.66.0.0/24"}},
     ("permissions",): {"tokens": {"viewer": "29nl2k2w2-LDRVLU2LJu2-DA", "ansible": "q-UgkV6ACgh-8ffZLHIzoF90"}},
 }
-# What our modules never ask for; the rest is compared to the last word.
-UNASKED = (
-    "usage",
-    "overlapping",
-    "OPTIONS",
-    "options",
-    "HEAD",
-    "nosuch",
-    "/user/all",
-    "cariflexcode/search/",
-    "device_types",
-    "nameservers",
-    "l2domains",
-    "vrf",
-)
-
-
-def asked(exchange: dict[str, Any]) -> bool:
-    return not any(part in exchange["path"] or part == exchange["method"] for part in UNASKED)
 
 
 def ready(version: str, has: dict[str, Any]) -> PhpIpam:
@@ -117,16 +100,21 @@ def answered(
     return reply.status, kept, reply.headers["Location"]
 
 
+def key(row: Any) -> Any:
+    """What a row of a list is known by."""
+    return next((row[name] for name in ("id", "vlanId", "tid") if name in row), None) if isinstance(row, dict) else row
+
+
 def comparable(answer: Any, kept: Any) -> Any:
-    """Of an answer what the recording keeps of it, without the database's own wording, and how long a lock took."""
+    """Of an answer what the recording keeps of it, without the database's wording, times, and how long a lock took."""
     if isinstance(answer, dict) and isinstance(kept, dict):
         told = {name: comparable(value, kept[name]) for name, value in answer.items() if name in kept}
         text = re.sub(r"SQLSTATE.*|[\d.]+ seconds", "…", str(told.get("message")))
         return {**told, "message": text} if "message" in told else told
     if isinstance(answer, list) and isinstance(kept, list):  # in no order that could be relied upon
-        rows = {row["id" if "id" in row else "vlanId"]: row for row in answer}
-        return [comparable(rows.get(row["id" if "id" in row else "vlanId"]), row) for row in kept]
-    return answer
+        rows = {key(row): row for row in answer}
+        return [comparable(rows.get(key(row)), row) for row in kept]
+    return "…" if isinstance(answer, str) and re.fullmatch(DATE, answer) else answer
 
 
 @pytest.mark.parametrize("version", RECORDINGS)
@@ -137,7 +125,7 @@ def test_every_recorded_answer_is_given_again(
     different = []
     if run == ("tags",):
         phpipam.next_id["addresses"] = 830
-    for exchange in [each for topic in run for each in RECORDINGS[version].get(topic, []) if asked(each)]:
+    for exchange in [each for topic in run for each in RECORDINGS[version].get(topic, [])]:
         before = {name: getattr(phpipam, name) for name in exchange.get("given", {})}
         vars(phpipam).update(exchange.get("given", {}))
         kept = exchange["answer"]
