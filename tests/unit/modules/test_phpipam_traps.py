@@ -1,5 +1,6 @@
 """What is odd in phpIPAM, each once, and what our modules make of it (tests/support/phpipam.py has it all)."""
 
+import ipaddress
 import json
 import re
 import ssl
@@ -351,6 +352,8 @@ def test_odd_listings_are_there_to_be_avoided(phpipam: PhpIpam, client: PhpIpamC
         phpipam._create_address({"ip": ip, "subnetId": 7, "hostname": "twice", "tag": 3})
     assert [row["ip"] for row in client.rows("/addresses/search_hostname/twice/")] == ["192.168.240.5", "3232296966"]
     assert {row["ip"] for row in client.rows("/addresses/tags/3/addresses/")} == {"3232296965", "3232296966"}
+    found = client.ask("/search/192.168.240.5/")
+    assert [found["subnets"]["data"][0]["subnet"], found["addresses"]["data"][0]["ip"]] == ["3232296960", "3232296965"]
     assert client.ask("/addresses/192.168.240.5/7/") is None
     assert {row.ip for row in Book(client).rows(7)} == {"192.168.240.5", "192.168.240.6"}
     phpipam.version = "1.7.4"
@@ -577,6 +580,28 @@ def test_no_free_address_is_said_whatever_the_reason(phpipam: PhpIpam, run: Run,
         assert run("address", check=True, **full)["ip"] == "10.9.0.2"
     else:
         refused(run("address", **full), "No address of the subnet is free")
+
+
+def test_a_thousand_addresses_cost_no_more_calls_than_one(phpipam: PhpIpam, run: Run) -> None:
+    subnet_id = 1007
+    phpipam.next_id["subnets"] = subnet_id
+    phpipam._create_subnet({"subnet": "10.8.0.0", "mask": 22, "sectionId": 3})
+    phpipam._create_address({"ip": "10.8.0.1", "subnetId": subnet_id, "tag": 3})
+    (row,) = phpipam.addresses.values()
+    network = ipaddress.ip_network("10.8.0.0/22")
+    phpipam.addresses = {id_: {**row, "id": id_, "ip": str(ip)} for id_, ip in enumerate(network.hosts(), 1)}
+    declared: dict[str, Any] = {
+        "subnet": "10.8.0.0/22",
+        "purge": "all",
+        "addresses": [{"range": "10.8.0.1-10.8.3.254"}],
+    }
+    result = run("subnet", **declared)
+    assert (result["changed"], result["unchanged"], result["subnet_id"]) == (False, 1022, subnet_id)
+    assert result["api_calls"] == 4
+    phpipam.addresses[1000]["description"] = "somebody's"
+    declared["addresses"][0]["description"] = ""
+    assert run("subnet", **declared)["updated"] == ["10.8.3.232"]
+    refused(run("address", subnet="10.8.0.0/22", ip="first_free", hostname="new"), "No address of the subnet is free")
 
 
 def test_a_vlan_stays_attached(phpipam: PhpIpam, run: Run, client: PhpIpamClient) -> None:
