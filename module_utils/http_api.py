@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 
 from ansible.module_utils.urls import Request, make_context
@@ -115,6 +116,9 @@ class HttpApi:
             follow_redirects="none",
             timeout=timeout,
             context=context,
+            # phpIPAM starts a session for each call that comes without its cookie. The cookie is for https, also where
+            # we ask by plain http as a proxy does (behind_proxy); it only ever goes back to the server it is from.
+            cookies=CookieJar(DefaultCookiePolicy(secure_protocols=("http", "https"))),
         )
 
     def call(

@@ -133,7 +133,9 @@ def test_plain_http_is_enough_behind_a_proxy_that_phpipam_trusts(
     phpipam: PhpIpam, run: Run, way: dict[str, Any]
 ) -> None:
     phpipam.plain = phpipam.trusts_proxy = True
-    assert run("subnet", behind_proxy=True, **way)["failed"] is False
+    with serving(phpipam) as url:
+        assert run("subnet", url=url, behind_proxy=True, **way)["failed"] is False
+    assert phpipam.sessions == 1, "its cookie is for https only, and comes back all the same"
 
 
 @pytest.mark.parametrize(
