@@ -185,3 +185,29 @@ def test_generated_table(tmp_path: Path) -> None:
     assert _generator().updated_readme(tmp_path, text.replace("x_list", "x_gone") + "by hand\n") == text + "by hand\n"
     with pytest.raises(ValueError, match="the table has no place"):
         _generator().updated_readme(tmp_path, "# by hand\n")
+
+
+# the roles that the wiring gives an image
+GIVEN_IMAGES = {
+    max((role for role in IDS if name.startswith(f"{role}_")), key=len, default="")
+    for name, value in content(PROJECT / "playbooks/vars/wiring.yml").items()
+    if "images_references" in str(value)
+}
+
+
+def included(play: dict[str, Any]) -> Iterator[str]:
+    """The roles of a play whose main tasks run, in order; `images` also where it only looks."""
+    for role in play.get("roles") or []:
+        yield role["role"] if isinstance(role, dict) else role
+    for task in [*(play.get("tasks") or []), *(play.get("post_tasks") or [])]:
+        for how in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+            if how in task and (task[how]["name"] == "images" or "tasks_from" not in task[how]):
+                yield task[how]["name"]
+
+
+@pytest.mark.parametrize("playbook", sorted((PROJECT / "playbooks").glob("*.yml")), ids=lambda path: path.name)
+def test_a_play_knows_the_images_before_a_role_that_is_given_one(playbook: Path) -> None:
+    for play in content(playbook):
+        roles = list(included(play))
+        using = [roles.index(role) for role in GIVEN_IMAGES if role in roles]
+        assert not using or "images" in roles[: min(using)], play["name"]
