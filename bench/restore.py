@@ -88,6 +88,7 @@ def _made(settings: Settings) -> archive.Archive:
         "environment": "bench",
         "versions": {"postgres": server.version()},
         "databases": databases,
+        "seconds": round(time.monotonic() - began, 1),
     }
     archive.seal(folder, manifest)
     made = archive.pack(folder, settings.root, settings.recipients)
